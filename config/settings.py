@@ -1,0 +1,208 @@
+"""The settings, typed: one struct per section of ``default.toml``.
+
+To add a setting, add its line to ``default.toml`` (with its comment) and its field here; the
+environment variable, the checks of type and range and the hints of the loader follow from those.
+Defaults stand in ``default.toml`` only.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from config.source import Source, Start, parse_source, parse_start
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
+SecondsOrNone = Annotated[float, Meta(ge=0, le=31_536_000)]  # 0 switches it off
+Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+# As PostgreSQL writes them: a number and kB, MB, GB or TB.
+PostgresSize = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(kB|MB|GB|TB)$")]
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the sections."""
+
+
+class RunSettings(Section, frozen=True):
+    shards: Annotated[int, Meta(ge=0, le=256)]
+    source: str
+    data_dir: str
+    database_url: str
+    until_caught_up: bool
+
+
+class SourceSettings(Section, frozen=True):
+    start: str | int
+    idle_seconds: Seconds
+
+
+class IngestSettings(Section, frozen=True):
+    window_frames: Count
+    window_bytes: Bytes
+    batch_frames: Count
+    batch_bytes: Bytes
+    batch_linger_ms: Milliseconds
+    stall_seconds: Seconds
+    reconnect_min_seconds: Seconds
+    reconnect_max_seconds: Seconds
+    checkpoint_seconds: Seconds
+    max_frame_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)]
+    queue_frames: Count
+    queue_bytes: Bytes
+
+
+class ShardSettings(Section, frozen=True):
+    batch_commits: Annotated[int, Meta(ge=1, le=100_000)]
+    batch_bytes: Bytes
+    batch_linger_ms: Milliseconds
+    user_cache: Count
+    gate_timeout_ms: Milliseconds
+
+
+class UserGateSettings(Section, frozen=True):
+    max_concurrent_user_creations: Annotated[int, Meta(ge=1, le=100)]
+    batch_users: Annotated[int, Meta(ge=1, le=100_000)]
+    known_cache: Count
+
+
+class MonitorSettings(Section, frozen=True):
+    enabled: bool
+    host: str
+    port: Port
+    ready_lag_seconds: Seconds
+
+
+class DatabaseSettings(Section, frozen=True):
+    connect_seconds: Seconds
+    statement_timeout_seconds: SecondsOrNone
+    lock_timeout_seconds: SecondsOrNone
+    outage_seconds: Seconds
+
+
+class EmbeddedSettings(Section, frozen=True):
+    shared_buffers: PostgresSize
+    max_wal_size: PostgresSize
+    work_mem: PostgresSize
+    maintenance_work_mem: PostgresSize
+    max_connections: Annotated[int, Meta(ge=20, le=10_000)]
+    synchronous_commit: bool
+    start_seconds: Seconds
+    stop_seconds: Seconds
+    warn_free_bytes: Bytes
+    min_free_bytes: Bytes
+
+
+class SupervisorSettings(Section, frozen=True):
+    intensity: Annotated[int, Meta(ge=0, le=10_000)]
+    period_seconds: Seconds
+    backoff_min_seconds: Seconds
+    backoff_max_seconds: Seconds
+    drain_seconds: Seconds
+    progress_seconds: Seconds
+
+
+class LogSettings(Section, frozen=True):
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["text", "json"]
+    progress_seconds: Seconds
+
+
+class NetworkSettings(Section, frozen=True):
+    plc_url: HttpUrl
+    allow_private_hosts: bool
+
+
+class IndexSettings(Section, frozen=True):
+    count_indexes: bool
+    search_vector: bool
+
+
+class Settings(Section, frozen=True):
+    """All settings of a run; picklable, so that it travels to the spawned processes."""
+
+    run: RunSettings
+    source: SourceSettings
+    ingest: IngestSettings
+    shard: ShardSettings
+    user_gate: UserGateSettings
+    monitor: MonitorSettings
+    database: DatabaseSettings
+    embedded: EmbeddedSettings
+    supervisor: SupervisorSettings
+    log: LogSettings
+    network: NetworkSettings
+    index: IndexSettings
+
+    def parsed_source(self) -> Source:
+        """The source of events. Raises ValueError (the loader has checked it once)."""
+        return parse_source(self.run.source)
+
+    def parsed_start(self) -> Start:
+        """Where the first run starts. Raises ValueError (the loader has checked it once)."""
+        return parse_start(self.source.start, self.parsed_source())
+
+
+class Rule(NamedTuple):
+    """What must hold between settings; ``check`` returns a sentence where it does not."""
+
+    keys: tuple[str, ...]
+    check: Callable[[Settings], str | None]
+
+
+def _at_least(larger: str, smaller: str) -> Rule:
+    def check(settings: Settings) -> str | None:
+        high, low = lookup(settings, larger), lookup(settings, smaller)
+        if high >= low:
+            return None
+        return f"{larger} ({high}) must be at least {smaller} ({low})"
+
+    return Rule((larger, smaller), check)
+
+
+def lookup(settings: Settings, key: str) -> Any:
+    """The value of ``section.key``. Raises AttributeError for an unknown one."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(settings, section), name)
+
+
+def _source_is_usable(settings: Settings) -> str | None:
+    try:
+        settings.parsed_source()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _start_is_usable(settings: Settings) -> str | None:
+    try:
+        settings.parsed_start()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _data_dir_is_usable(settings: Settings) -> str | None:
+    folder = Path(settings.run.data_dir).expanduser()
+    if settings.run.data_dir and folder.exists() and not folder.is_dir():
+        return f"{folder} is not a folder"
+    return None
+
+
+RULES: Final = (
+    Rule(("run.source",), _source_is_usable),
+    Rule(("source.start", "run.source"), _start_is_usable),
+    Rule(("run.data_dir",), _data_dir_is_usable),
+    _at_least("ingest.window_frames", "ingest.batch_frames"),
+    _at_least("ingest.window_bytes", "ingest.batch_bytes"),
+    _at_least("ingest.window_bytes", "ingest.max_frame_bytes"),
+    _at_least("ingest.queue_bytes", "ingest.max_frame_bytes"),
+    _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
+    _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
+    _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),
+)
