@@ -1,0 +1,1 @@
+"""The actors of Skyshard, one file each, and what they share."""
