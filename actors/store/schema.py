@@ -5,8 +5,8 @@ there exists with this name, type and meaning. The second part (`engine_...`) is
 A database that the engine creates itself uses `text` for every string; key columns have the
 collation C, so that the order of keys is the order of their bytes everywhere.
 
-A column is written `name type`, with `!` for NOT NULL, `*` for a part of the primary key (then NOT
-NULL as well), `~` for a string that serves as a key (collation C), and `= expression` for a default.
+A column is written `name type`, with `!` for NOT NULL, `*` for a part of the primary key (and so
+NOT NULL), `~` for a string that serves as a key (collation C), `= expression` for a default.
 """
 
 import re

@@ -1,0 +1,50 @@
+"""`app.bsky.feed.generator`: feeds made by a service."""
+
+from actors.records import fields
+from actors.records.record import (
+    SUBJECT_COUNTS,
+    Basis,
+    Effects,
+    Json,
+    RecordType,
+    Row,
+    Source,
+)
+
+
+def build(source: Source, data: Json) -> Row:
+    """Make the row of a feed generator."""
+    values = (
+        source.uri,
+        source.cid,
+        source.did,
+        fields.subject_did(data, "did"),
+        fields.text(data, "displayName"),
+        fields.optional_text(data, "description"),
+        fields.blob_cid(data, "avatar"),
+        fields.record_time(data, source),
+    )
+    return Row(values)
+
+
+def effects(uri: str, _basis: Basis) -> Effects:
+    """Keep a count of the generator's likes."""
+    return Effects(touches=((SUBJECT_COUNTS, uri),))
+
+
+GENERATOR = RecordType(
+    collection="app.bsky.feed.generator",
+    table="feed_generators",
+    columns=(
+        "uri",
+        "cid",
+        "creator_did",
+        "did",
+        "display_name",
+        "description",
+        "avatar_url",
+        "created_at",
+    ),
+    build=build,
+    effects=effects,
+)

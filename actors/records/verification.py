@@ -1,0 +1,44 @@
+"""`app.bsky.graph.verification`: an account vouches for another's handle and name."""
+
+from actors.records import fields
+from actors.records.record import Json, RecordType, Row, Source, Value
+
+
+def build(source: Source, data: Json) -> Row:
+    """Make the row of a verification, its issuer included."""
+    subject = fields.subject_did(data, "subject")
+    created = fields.record_time(data, source)
+    values = (
+        source.uri,
+        source.cid,
+        subject,
+        fields.key_text(data, "handle"),
+        created,
+        created,
+        source.did,
+    )
+    return Row(values, (source.did, subject), (), (subject,))
+
+
+def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
+    """Make a Row of a verification that was kept aside."""
+    return Row(values, (values[6], values[2]))
+
+
+VERIFICATION = RecordType(
+    collection="app.bsky.graph.verification",
+    table="verifications",
+    columns=(
+        "uri",
+        "cid",
+        "subject_did",
+        "handle",
+        "verified_at",
+        "created_at",
+        "issuer_did",
+    ),
+    build=build,
+    basis_sql=("issuer_did", "subject_did"),
+    thing=("issuer_did", "subject_did"),
+    rebuild=rebuild,
+)
