@@ -1,6 +1,7 @@
 """Timestamp identifiers (TIDs): 13 characters that sort as the moments they name.
 
-53 bits of microseconds since 1970 and 10 bits of a clock's id, in base32-sortable. Source: the atproto
+A TID is 53 bits of microseconds since 1970 and 10 bits of a clock's id, in base32-sortable.
+Source: the atproto
 specification, "Timestamp Identifiers (TIDs)".
 """
 
