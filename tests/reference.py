@@ -1,7 +1,8 @@
 """The reference indexer: what the tables must hold after a run of frames, by definition.
 
-It keeps the final records in dicts and counts by counting. No batches, no shards, no deltas, no
-database; and nothing of the engine's record rules or writer, so that it cannot share their mistakes.
+It keeps the final records in dicts and counts by counting: no batches, no shards, no deltas, no
+database. It takes nothing from the engine's record rules or writer, so that it cannot share their
+mistakes.
 """
 
 from collections import Counter
@@ -109,10 +110,10 @@ class Reference:
         if known is not None and rev <= known.rev:
             self.events["skipped"] += 1
             return
-        blocks = _blocks(body.get("blocks"), MAX_BLOCKS_BYTES)
-        if _car_root(body["blocks"]) != body.get("commit"):
+        root, blocks = _blocks(body.get("blocks"), MAX_BLOCKS_BYTES)
+        if root != body.get("commit"):
             raise Dropped("commit_mismatch")
-        data = _commit_object(blocks, body["commit"], author, rev)
+        data = _commit_object(blocks, root, author, rev)
 
         out_of_step = known is not None and (
             known.out_of_step
@@ -133,9 +134,7 @@ class Reference:
             assert cid is not None
             collection, _, rkey = path.partition("/")
             try:
-                if cid not in blocks:
-                    raise Dropped("record_missing")
-                value = decode_record(blocks[cid])
+                value = decode_record(_record_block(blocks, cid))
                 accepted: Accepted = accept(author, collection, rkey, value)
             except Dropped as drop:
                 self.drops[drop.reason] += 1
@@ -156,9 +155,7 @@ class Reference:
 
     def _sync(self, body: dict[str, Any]) -> None:
         did, rev, _ = _envelope(body, "did")
-        raw = body.get("blocks")
-        blocks = _blocks(raw, MAX_SYNC_BYTES)
-        root = _car_root(raw)
+        root, blocks = _blocks(body.get("blocks"), MAX_SYNC_BYTES)
         data = _commit_object(blocks, root, did, rev)
         known = self.repos.get(did)
         if known is None:
@@ -216,16 +213,18 @@ def _operations(raw: Any) -> list[Operation]:
     return result
 
 
-def _blocks(raw: Any, limit: int) -> dict[bytes, bytes]:
+def _record_block(blocks: dict[bytes, bytes], cid: bytes) -> bytes:
+    if cid not in blocks:
+        raise Dropped("record_missing")
+    return blocks[cid]
+
+
+def _blocks(raw: Any, limit: int) -> tuple[bytes, dict[bytes, bytes]]:
+    """The first root of a CAR and its blocks. Raises Dropped."""
     if not isinstance(raw, bytes):
         raise Dropped("wrong_type")
     if len(raw) > limit:
         raise Dropped("blocks_too_large")
-    return split_car(raw)
-
-
-def _car_root(raw: bytes) -> bytes:
-    """The first root that the header of a CAR names. Raises Dropped."""
     size, start = read_varint(raw, 0)
     try:
         root = libipld.decode_dag_cbor(raw[start : start + size])["roots"][0]
@@ -233,12 +232,12 @@ def _car_root(raw: bytes) -> bytes:
         raise Dropped("bad_car") from None
     if not isinstance(root, bytes):
         raise Dropped("bad_car")
-    return root
+    return root, split_car(raw)
 
 
-def _commit_object(blocks: dict[bytes, bytes], cid: Any, did: str, rev: str) -> bytes:
+def _commit_object(blocks: dict[bytes, bytes], cid: bytes, did: str, rev: str) -> bytes:
     """The root of the repository's tree, from the commit object. Raises Dropped."""
-    if not isinstance(cid, bytes) or cid not in blocks:
+    if cid not in blocks:
         raise Dropped("commit_missing")
     try:
         commit = libipld.decode_dag_cbor(blocks[cid])

@@ -1,7 +1,7 @@
 """Bytes and text to values, for the reference indexer: written for plainness, not for speed.
 
-Nothing here is shared with the engine, so that a mistake of the engine's decoder shows. The engine's
-decoder cannot tell a link from a byte string; this one reads the tag.
+Nothing here is shared with the engine, so that a mistake of the engine's decoder shows: the
+engine's cannot tell a link from a byte string, this one reads the tag.
 """
 
 import base64
@@ -23,7 +23,7 @@ CID_STARTS = (b"\x01\x71\x12\x20", b"\x01\x55\x12\x20")
 TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
 
-class Dropped(Exception):
+class Dropped(Exception):  # noqa: N818 - a drop is no error: it is counted and stepped over
     """Input that is counted and stepped over."""
 
     def __init__(self, reason: str) -> None:
@@ -157,7 +157,9 @@ def clean(value: Any) -> Any:
     if isinstance(value, list):
         return [clean(element) for element in value]
     if isinstance(value, dict):
-        return {clean(key): clean(element) for key, element in value.items()}
+        # Where two keys become one, the one that needed no cleaning stays.
+        order = sorted(value.items(), key=lambda item: "\0" not in item[0])
+        return {clean(key): clean(element) for key, element in order}
     return value
 
 
@@ -234,7 +236,7 @@ def split_path(path: str) -> tuple[str, str] | None:
     collection, _, rkey = path.partition("/")
     labels = collection.split(".")
     well_formed = (
-        3 <= len(labels)
+        len(labels) >= 3
         and len(collection) <= 317
         and len(".".join(labels[:-1])) <= 253
         and all(re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?", x) for x in labels)

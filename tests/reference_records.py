@@ -1,4 +1,4 @@
-"""What each collection's record means, for the reference indexer: checks, columns, users it names."""
+"""What each collection's record means, for the reference indexer: checks, columns, users named."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The tables of the index as Python values, read from PostgreSQL, and what differs between two sets.
+"""The tables of the index as Python values, read from PostgreSQL, and how two sets differ.
 
 The same shape as the reference indexer's: table -> key -> column -> value. Left out are serial ids,
 columns that hold the time of the indexing, and what this version never fills.
@@ -20,14 +20,18 @@ _COMMIT = "commit_time commit_seq commit_rev"
 COMPARED: dict[str, tuple[str, str]] = {
     "users": (
         "did",
-        "handle display_name avatar_url banner_url description profile_record pinned_post"
-        " created_at",
+        (
+            "handle display_name avatar_url banner_url description profile_record pinned_post"
+            " created_at"
+        ),
     ),
     "posts": (
         "uri",
-        "cid author_did text langs parent_uri parent_cid root_uri root_cid embed facets"
-        " violates_thread_gate violates_embedding_rules has_thread_gate has_post_gate tags"
-        f" created_at {_COMMIT}",
+        (
+            "cid author_did text langs parent_uri parent_cid root_uri root_cid embed facets"
+            " violates_thread_gate violates_embedding_rules has_thread_gate has_post_gate tags"
+            f" created_at {_COMMIT}"
+        ),
     ),
     "feed_items": ("uri", "post_uri originator_did type sort_at cid created_at"),
     "post_aggregations": (
@@ -36,8 +40,10 @@ COMPARED: dict[str, tuple[str, str]] = {
     ),
     "post_viewer_states": (
         "post_uri viewer_did",
-        "like_uri repost_uri bookmarked thread_muted reply_disabled embedding_disabled pinned"
-        " created_at",
+        (
+            "like_uri repost_uri bookmarked thread_muted reply_disabled embedding_disabled pinned"
+            " created_at"
+        ),
     ),
     "thread_contexts": ("post_uri", "root_author_like_uri created_at"),
     "likes": ("uri", f"user_did post_uri subject_cid via created_at {_COMMIT}"),
@@ -60,8 +66,10 @@ COMPARED: dict[str, tuple[str, str]] = {
     "generic_records": ("uri", "cid author_did record_type record created_at"),
     "thread_gates": (
         "post_uri",
-        "owner_did allow_mentions allow_following allow_list_members allow_list_uris allow"
-        " hidden_replies created_at",
+        (
+            "owner_did allow_mentions allow_following allow_list_members allow_list_uris allow"
+            " hidden_replies created_at"
+        ),
     ),
     "post_gates": ("post_uri", "embedding_rules created_at"),
     "engine_user_aggregations": ("did", "followers_count follows_count posts_count"),
@@ -93,7 +101,7 @@ def read_tables(conninfo: str) -> Tables:
 
 
 def differences(a: Tables, b: Tables, limit: int = 20) -> list[str]:
-    """Readable lines, one for each row or column that differs, `limit` at most and then their number.
+    """Readable lines, one for each row or column that differs; past `limit` only their number.
 
     A table that one side does not name counts as empty.
     """
