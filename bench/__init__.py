@@ -1,0 +1,1 @@
+"""Benchmarks, and the parts that tests and benchmarks share: a loopback relay, a network."""
