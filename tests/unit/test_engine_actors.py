@@ -1,0 +1,356 @@
+"""Actors over real sockets between real processes, with the test as their supervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.actor import Actor, Delivery
+from engine.control import Drain, Fault, Isolating, Stop, Stopped
+from engine.deadletter import FileDeadLetters
+from engine.errors import ActorAway, AskFailed, AskTimeout, MailboxFull
+from engine.message import Message
+from engine.topology import Edge, EdgeKind
+from tests.unit.engine_harness import Harness
+
+
+class Batch(Message, frozen=True):
+    items: tuple[int, ...]
+
+    def split(self) -> Sequence[Message]:
+        return [Batch((item,)) for item in self.items]
+
+
+class Question(Message, frozen=True):
+    text: str
+    patience: float = 5.0
+
+
+class Answer(Message, frozen=True):
+    text: str
+
+
+MESSAGES = (Batch, Question, Answer)
+
+
+class Source(Actor):
+    """Tells numbers as fast as credit allows; its settings are how many batches of how many."""
+
+    def on_start(self) -> None:
+        self.batches, self.size = self.settings
+        self.next = 0
+        self.done: list[int] = []
+        self.context.on_ack("sink", self.acked)
+        self.context.after(0, self.pour)
+
+    def pour(self) -> None:
+        while self.next < self.batches:
+            first = self.next * self.size
+            batch = Batch(tuple(range(first, first + self.size)))
+            self.context.tell("sink", batch, token=self.next)
+            self.next += 1
+
+    def acked(self, tokens: list[Any]) -> None:
+        self.done.extend(tokens)
+        if len(self.done) == self.batches:
+            self.context.finish({"tokens": self.done})
+
+
+class Sink(Actor):
+    """Appends what it gets to a file, one write per batch."""
+
+    def on_start(self) -> None:
+        self.file = os.open(self.settings, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def receive(
+        self,
+        message: Message,
+        delivery: Delivery,  # noqa: ARG002 - the signature of every handler
+    ) -> Message | None:
+        assert isinstance(message, Batch)
+        os.write(self.file, "".join(f"{item}\n" for item in message.items).encode())
+        return None
+
+
+class Fragile(Sink):
+    """Dies of the number 666."""
+
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        assert isinstance(message, Batch)
+        if 666 in message.items:
+            raise RuntimeError("cannot digest 666")
+        return super().receive(message, delivery)
+
+
+class Slow(Sink):
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        self.context.wait(0.02)
+        return super().receive(message, delivery)
+
+
+TELL = Edge("source", "sink", EdgeKind.TELL, messages=8, bytes=100_000, patience=30)
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def in_order_without_loss(got: list[int], total: int) -> bool:
+    """Each first occurrence in order, and nothing missing; repeats are what replay makes."""
+    return list(dict.fromkeys(got)) == list(range(total))
+
+
+def test_everything_told_arrives_in_order_and_its_tokens_come_back_in_order(tmp_path: Path) -> None:
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("sink", Sink, str(tmp_path / "out"))
+        harness.start("source", Source, (500, 3))
+        harness.until(lambda: bool(harness.reports("source")))
+        assert harness.reports("source") == [{"tokens": list(range(500))}]
+        assert numbers(tmp_path / "out") == list(range(1500))
+
+
+def test_a_killed_receiver_loses_nothing_and_its_successor_sees_the_same_order(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("sink", Slow, str(out))
+        harness.start("source", Source, (120, 3))
+        for kills in range(1, 4):
+            harness.until(lambda kills=kills: len(numbers(out)) > kills * 60)
+            harness.kill("sink")
+            harness.restart("sink")
+        harness.until(lambda: bool(harness.reports("source")))
+        assert harness.reports("source") == [{"tokens": list(range(120))}]
+        assert in_order_without_loss(numbers(out), 360)
+        assert harness.generations["sink"] == 4
+
+
+class Counting(Source):
+    """Says how far it got when credit runs out."""
+
+    def pour(self) -> None:
+        try:
+            while True:
+                self.context.tell("sink", Batch((self.next,)), patience=0.05)
+                self.next += 1
+        except MailboxFull as error:
+            back = error.returned == Batch((self.next,))
+            room = self.context.room("sink")[0]
+            self.context.finish({"sent": self.next, "room": room, "back": back})
+
+
+class Stuck(Sink):
+    """Holds what it gets and never acks."""
+
+    acks_itself = True
+
+
+def test_a_full_window_stops_the_sender_and_gives_the_message_back(tmp_path: Path) -> None:
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("sink", Stuck, str(tmp_path / "out"))
+        harness.start("source", Counting, (0, 0))
+        harness.until(lambda: bool(harness.reports("source")))
+        assert harness.reports("source") == [{"sent": 8, "room": 0, "back": True}]
+
+
+def test_a_tell_waits_for_a_receiver_that_was_never_announced(tmp_path: Path) -> None:
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("source", Counting, (0, 0))
+        harness.until(lambda: bool(harness.reports("source")))
+        assert harness.reports("source") == [{"sent": 0, "room": 0, "back": True}]
+
+
+def test_an_exception_ends_the_process_and_its_reason_is_reported(tmp_path: Path) -> None:
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("sink", Fragile, str(tmp_path / "out"))
+        harness.start("source", Source, (1, 667))
+        harness.until(lambda: bool(harness.of("sink", Fault)))
+        assert harness.bury("sink") == 1
+        assert harness.of("sink", Fault) == [Fault("RuntimeError: cannot digest 666")]
+
+
+def test_a_message_that_kills_two_generations_is_isolated_and_only_its_bad_part_is_buried(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    with Harness([TELL], MESSAGES) as harness:
+        harness.start("sink", Fragile, str(out))
+        harness.start("source", Source, (100, 10))
+        deaths = 0
+        while not harness.reports("source"):
+            harness.pump()
+            if "sink" in harness.processes and not harness.processes["sink"].is_alive():
+                deaths += 1
+                assert deaths < 10
+                harness.bury("sink")
+                harness.restart("sink")
+        got = list(dict.fromkeys(numbers(out)))
+        assert got == [n for n in range(1000) if n != 666]
+        letters = FileDeadLetters.read(harness.letters)
+        assert len(letters) == 1
+        assert (letters[0].sender, letters[0].receiver) == ("source", "sink")
+        assert deaths == 4
+        assert harness.of("source", Isolating) == [
+            Isolating("sink", True),
+            Isolating("sink", False),
+        ]
+        assert harness.reports("source") == [{"tokens": list(range(100))}]
+
+
+class Asker(Actor):
+    """Asks what it is started with, and reports answers and errors."""
+
+    def on_start(self) -> None:
+        self.context.after(0.3, self.go)
+
+    def go(self) -> None:
+        answers = []
+        for text, seconds in self.settings:
+            try:
+                reply = self.context.ask("oracle", Question(text), seconds)
+                assert isinstance(reply, Answer)
+                answers.append(reply.text)
+            except (ActorAway, AskFailed, AskTimeout) as error:
+                answers.append(type(error).__name__)
+        self.context.finish({"answers": answers})
+
+
+class Oracle(Actor):
+    def on_start(self) -> None:
+        self.seen: list[str] = []
+
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        assert isinstance(message, Question)
+        self.seen.append(message.text)
+        self.context.finish({"seen": self.seen})
+        if message.text == "slow":
+            self.context.wait(0.5)
+        if message.text == "later":
+            self.context.after(0.01, lambda: delivery.reply(Answer("later it is")))
+            return None
+        if message.text == "die":
+            raise RuntimeError("asked to die")
+        return Answer(message.text.upper())
+
+
+ASK = Edge("asker", "oracle", EdgeKind.ASK)
+
+
+def test_an_ask_is_answered_at_once_or_later_and_an_expired_one_is_skipped() -> None:
+    with Harness([ASK], MESSAGES) as harness:
+        harness.start("oracle", Oracle)
+        asks = [("a", 5), ("later", 5), ("slow", 0.1), ("gone", 0.05), ("b", 5)]
+        harness.start("asker", Asker, asks)
+        harness.until(lambda: bool(harness.reports("asker")))
+        assert harness.reports("asker")[0]["answers"] == [
+            "A",
+            "later it is",
+            "AskTimeout",
+            "AskTimeout",
+            "B",
+        ]
+        assert harness.reports("oracle")[-1]["seen"] == ["a", "later", "slow", "b"]
+
+
+def test_an_ask_fails_when_its_receiver_is_away_or_dies_over_it() -> None:
+    with Harness([ASK], MESSAGES) as harness:
+        harness.start("asker", Asker, [("a", 5)])
+        harness.until(lambda: bool(harness.reports("asker")))
+        assert harness.reports("asker")[0]["answers"] == ["ActorAway"]
+        harness.kill("asker")
+        harness.start("oracle", Oracle)
+        harness.start("asker", Asker, [("die", 20)])
+        assert harness.bury("oracle") == 1
+        harness.until(lambda: len(harness.reports("asker")) == 2)
+        assert harness.reports("asker")[1]["answers"] == ["AskFailed"]
+
+
+class Offerer(Actor):
+    def on_start(self) -> None:
+        self.context.after(0.0, self.go)
+
+    def go(self) -> None:
+        before = self.context.offer("sink", Batch((0,)))
+        while not self.context.room("sink")[0]:
+            self.context.wait(0.01)
+        taken = [self.context.offer("sink", Batch((n,))) for n in range(5)]
+        self.context.finish({"before": before, "taken": taken})
+
+
+def test_an_offer_never_waits_and_is_refused_without_peer_or_credit(tmp_path: Path) -> None:
+    edge = Edge("offerer", "sink", EdgeKind.OFFER, messages=3)
+    with Harness([edge], MESSAGES) as harness:
+        harness.start("offerer", Offerer)
+        harness.pump(0.2)
+        harness.start("sink", Stuck, str(tmp_path / "out"))
+        harness.until(lambda: bool(harness.reports("offerer")))
+        assert harness.reports("offerer")[0] == {
+            "before": False,
+            "taken": [True, True, True, False, False],
+        }
+
+
+class Watcher(Actor):
+    """Copies from a pipe while allowed; twice."""
+
+    def on_start(self) -> None:
+        self.reader, writer = os.pipe()
+        os.write(writer, b"abc")
+        self.allowed = 2
+        self.got = b""
+        self.context.watch(self.reader, self.read, when=lambda: self.allowed > 0)
+        self.context.after(0.2, self.tell)
+
+    def read(self) -> None:
+        self.allowed -= 1
+        self.got += os.read(self.reader, 1)
+
+    def tell(self) -> None:
+        self.context.finish({"got": self.got.decode()})
+
+    def on_drain(self) -> None:
+        self.context.finish({"drained": True, "stopping": self.context.stopping})
+        self.context.stop()
+
+    def on_stop(self) -> None:
+        self.context.finish({"stopped": True})
+
+
+def test_a_descriptor_is_read_only_while_the_actor_wants_and_a_drain_ends_in_good_order() -> None:
+    with Harness([Edge("watcher", "other", EdgeKind.TELL)], MESSAGES) as harness:
+        harness.start("watcher", Watcher)
+        harness.until(lambda: bool(harness.reports("watcher")))
+        assert harness.reports("watcher") == [{"got": "ab"}]
+        harness.hub.send("watcher", 1, Drain(5.0))
+        assert harness.bury("watcher") == 0
+        assert harness.reports("watcher")[1:] == [
+            {"drained": True, "stopping": True},
+            {"stopped": True},
+        ]
+        assert harness.said[-1] == ("watcher", 1, Stopped())
+
+
+class Sleeper(Actor):
+    def on_start(self) -> None:
+        self.context.finish({"sleeps": True})
+        self.context.wait(1000)
+
+
+def test_a_stop_reaches_an_actor_that_waits_inside_its_start() -> None:
+    with Harness([Edge("sleeper", "other", EdgeKind.TELL)], MESSAGES) as harness:
+        harness.spawn("sleeper", Sleeper)
+        harness.until(lambda: bool(harness.reports("sleeper")))
+        harness.hub.send("sleeper", 1, Stop())
+        assert harness.bury("sleeper") == 0
+        assert harness.of("sleeper", Stopped) == [Stopped()]
+
+
+def test_an_idle_actor_reports_progress_all_the_time() -> None:
+    from engine.control import Progress
+
+    with Harness([ASK], MESSAGES) as harness:
+        harness.start("oracle", Oracle)
+        harness.until(lambda: len(harness.of("oracle", Progress)) >= 3)
