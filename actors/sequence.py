@@ -1,0 +1,74 @@
+"""Where we are in the numbering of one host, and what its next event says about that.
+
+Sequence numbers ascend within a host and mean nothing on another. Relays today announce neither
+that a cursor is too old nor that it lies in the future, so both are concluded from number and time.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+GAP_SECONDS: Final = 60.0
+"""A jump of numbers is a gap when the time jumped by more than this as well: numbers alone skip
+what a server has deleted, and times alone stand still when nobody writes."""
+
+SIGNS_OF_RESTART: Final = 10
+"""So many events in a row with an old number and a new time, and the host numbers anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What the source no longer holds: this many events at most, over this many seconds.
+
+    `seconds` is None where no time is known.
+    """
+
+    after: int
+    first: int
+    seconds: float | None
+
+    @property
+    def events(self) -> int:
+        return self.first - self.after - 1
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The position in one host's numbering.
+
+    `last` is the number of the last event taken (-1 for none), `time` its Unix time, where known.
+    """
+
+    last: int = -1
+    time: float | None = None
+    announced_outdated: bool = False
+    _signs: int = 0
+
+    @property
+    def cursor(self) -> int:
+        """What to ask the source for to go on. It may send the event of this number again."""
+        return max(self.last, 0)
+
+    def connected(self) -> None:
+        """A new connection: nothing has come on it."""
+        self.announced_outdated = False
+        self._signs = 0
+
+    def gap_before(self, seq: int, time: float | None) -> Gap | None:
+        """Judge the first new event of a connection that went on from `last`."""
+        if self.last < 0 or seq <= self.last + 1:
+            return None
+        seconds = None if time is None or self.time is None else time - self.time
+        if self.announced_outdated or (seconds is not None and seconds > GAP_SECONDS):
+            return Gap(self.last, seq, seconds)
+        return None
+
+    def restarted_at(self, time: float | None) -> bool:
+        """Judge an event with a number at or before `last`: True when the host numbers anew.
+
+        What a source repeats after a reconnect is no newer than what was seen of it before.
+        """
+        if time is None or self.time is None or time <= self.time + GAP_SECONDS:
+            self._signs = 0
+            return False
+        self._signs += 1
+        return self._signs >= SIGNS_OF_RESTART
