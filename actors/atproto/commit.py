@@ -68,7 +68,11 @@ def open_commit(message: Commit) -> OpenCommit:
         raise WireError(Reason.COMMIT_MISMATCH, "the root of the blocks is not the commit")
     blocks = content.blocks
     signed = read_signed(content)
-    _match(signed, message.did, message.rev)
+    _match_did(signed, message.did)
+    if signed.rev != message.rev:
+        raise WireError(
+            Reason.COMMIT_MISMATCH, f"signed rev {shorten(signed.rev)}, sent as {message.rev}"
+        )
     ops = message.ops
     if len(ops) == 1:
         return OpenCommit(signed, blocks, (_with_record(ops[0], blocks),))
@@ -77,9 +81,12 @@ def open_commit(message: Commit) -> OpenCommit:
 
 
 def open_sync(message: Sync) -> SignedCommit:
-    """The commit object that a `#sync` announces. Errors as `open_commit`."""
+    """The commit object that a `#sync` announces. Errors as `open_commit`.
+
+    Its `rev` is the one that counts: after a reactivation real servers send a later one beside it.
+    """
     signed = read_signed(car.read(message.blocks))
-    _match(signed, message.did, message.rev)
+    _match_did(signed, message.did)
     return signed
 
 
@@ -155,8 +162,6 @@ def _with_record(op: Op, blocks: dict[bytes, bytes]) -> RecordOp:
     return RecordOp(op.action, op.collection, op.rkey, op.cid, op.prev, record, problem)
 
 
-def _match(signed: SignedCommit, did: str, rev: str) -> None:
+def _match_did(signed: SignedCommit, did: str) -> None:
     if signed.did != did:
         raise WireError(Reason.COMMIT_MISMATCH, f"signed for {shorten(signed.did)}, sent as {did}")
-    if signed.rev != rev:
-        raise WireError(Reason.COMMIT_MISMATCH, f"signed rev {shorten(signed.rev)}, sent as {rev}")

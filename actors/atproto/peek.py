@@ -64,9 +64,10 @@ def peek(frame: bytes) -> Peek:
         raise WireError(Reason.FRAME_TOO_LARGE, f"{size} bytes, {MAX_FRAME} are allowed")
     if type(header) is not dict or type(body) is not dict:
         raise WireError(Reason.BAD_FRAME, "header and body must both be maps")
-    if header.get("op") != 1:
+    op, name = header.get("op"), header.get("t")
+    if type(op) is not int or op != 1 or type(name) is not str:
         return _peek_other(header, body)
-    kind = KINDS.get(header.get("t"))
+    kind = KINDS.get(name)
     if kind is None or kind is Kind.INFO:
         return _peek_other(header, body)
     seq = body.get("seq")
