@@ -39,8 +39,9 @@ from actors.store.socket_folder import SocketFolder
 __all__ = ["DATABASE", "EmbeddedPostgres"]
 
 DATABASE: Final = "skyshard"
-_IMMEDIATE_SECONDS: Final = 10.0  # for SIGQUIT, after the time for a clean stop has passed
-_KILL_SECONDS: Final = 10.0
+_IMMEDIATE_SECONDS = 10.0  # for SIGQUIT, after the time for a clean stop has passed
+_KILL_SECONDS = 10.0
+_PAUSE: Final = 0.01
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _log = logging.getLogger(__name__)
 
@@ -325,13 +326,18 @@ class EmbeddedPostgres:
 
     def _kill_orphans(self) -> None:
         """Children outlive a killed postmaster for a moment, or for as long as a query takes."""
-        orphans = server_processes(self.folder.data)
-        for process in orphans:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(orphans, timeout=_KILL_SECONDS)
+        deadline = time.monotonic() + _KILL_SECONDS
+        while orphans := server_processes(self.folder.data):
+            for process in orphans:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(process.pid) for process in orphans)
+                _log.error("PostgreSQL processes hang in the system: %s", pids)
+                return
+            time.sleep(_PAUSE)
 
     def _forget_process(self) -> None:
         """Before another program takes the place of one that has ended."""

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
 
 import psutil
 
@@ -18,9 +17,9 @@ __all__ = ["server_processes", "take_over"]
 _log = logging.getLogger(__name__)
 
 # How long a fast shutdown (its checkpoint may write much), then an immediate one may take.
-_FAST_SECONDS: Final = 120.0
-_IMMEDIATE_SECONDS: Final = 15.0
-_KILL_SECONDS: Final = 10.0
+_FAST_SECONDS = 120.0
+_IMMEDIATE_SECONDS = 15.0
+_KILL_SECONDS = 10.0
 
 
 def server_processes(data: Path) -> list[psutil.Process]:
@@ -39,7 +38,7 @@ def server_processes(data: Path) -> list[psutil.Process]:
     return found
 
 
-def take_over(data: Path, fast_seconds: float = _FAST_SECONDS) -> Iterator[str]:
+def take_over(data: Path) -> Iterator[str]:
     """Stop the server that is left on `data`; what it waits for, until none is left.
 
     The caller holds the lock on the folder, so whatever runs there belongs to nobody. Raises
@@ -50,14 +49,14 @@ def take_over(data: Path, fast_seconds: float = _FAST_SECONDS) -> Iterator[str]:
     if processes:
         listed = ", ".join(str(process.pid) for process in processes)
         _log.warning("stopping the PostgreSQL that an earlier run left on %s: %s", data, listed)
-        yield from _stop(data, fast_seconds)
+        yield from _stop(data)
         _log.info("the PostgreSQL of the earlier run has stopped")
     _remove_stale(pid_file)
 
 
-def _stop(data: Path, fast_seconds: float) -> Iterator[str]:
+def _stop(data: Path) -> Iterator[str]:
     ladder = (
-        (signal.SIGINT, fast_seconds, "the clean stop of a PostgreSQL left by an earlier run"),
+        (signal.SIGINT, _FAST_SECONDS, "the clean stop of a PostgreSQL left by an earlier run"),
         (signal.SIGQUIT, _IMMEDIATE_SECONDS, "the immediate stop of a PostgreSQL left behind"),
         (signal.SIGKILL, _KILL_SECONDS, "the end of a PostgreSQL left behind"),
     )
