@@ -1,4 +1,3 @@
-# ruff: noqa: N818 - the names are the words of the protocol, known to every actor
 """Every error of the engine. Each says what happened, to what, and what to do next."""
 
 from __future__ import annotations

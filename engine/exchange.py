@@ -11,9 +11,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from engine.address import Address
+from engine.burial import Burial
 from engine.carrier import Carrier
 from engine.clock import Clock
 from engine.control import (
@@ -27,12 +28,13 @@ from engine.control import (
     Stop,
     ToChild,
 )
-from engine.deadletter import DeadLetter, DeadLetterSink
+from engine.deadletter import DeadLetterSink
 from engine.envelope import Envelope, Kind
 from engine.errors import Stopping, TransportFault, UnknownEdge
 from engine.message import Codec, Message
 from engine.metrics import Metrics
 from engine.peer import Peer
+from engine.receiver import Hooks
 from engine.topology import Edge
 from engine.window import Loss, Window
 
@@ -42,16 +44,6 @@ _ACK_SECONDS = 0.005
 """And after so much time, whichever comes first; with nothing queued it is told at once."""
 _REPORT_SECONDS = PROGRESS_SECONDS * 0.8
 """A little more often than the supervisor expects it."""
-
-
-class Hooks(Protocol):
-    """What the exchange wants its actor to be told."""
-
-    def on_peer(self, peer: Address, generation: int, up: bool) -> None: ...
-
-    def on_drain(self) -> None: ...
-
-    def on_status(self, status: bytes) -> None: ...
 
 
 class Exchange:
@@ -102,8 +94,7 @@ class Exchange:
         self.expired = metrics.counter(
             "engine_asks_expired_total", "Asks skipped, being too late to be answered"
         )
-        self._dead_letters = dead_letters
-        self._sink: DeadLetterSink | None = None
+        self._burial = Burial(name, clock, dead_letters)
         self._lifeline = lifeline
         self._signals = signals
         self._own = frozenset(fd for fd in (lifeline, signals) if fd >= 0)
@@ -156,9 +147,7 @@ class Exchange:
         if ask.generation != peer.incoming[Kind.ASK].generation:
             return
         kind = Kind.ACK if body is None else Kind.REPLY
-        back = Envelope(
-            kind, Kind.ASK, self.name, self.generation, ask.sender, ask.generation, ask.number
-        )
+        back = self._back(kind, Kind.ASK, ask.sender, ask.generation, ask.number)
         self.carrier.answer(back, body or b"")
 
     def held(self) -> int:
@@ -267,8 +256,7 @@ class Exchange:
     def close(self) -> None:
         """Tell the last acks and close the dead-letter sink; the carrier is its owner's."""
         self._tell_acks(float("inf"))
-        if self._sink is not None:
-            self._sink.close()
+        self._burial.close()
 
     def _split(self, body: bytes) -> Sequence[bytes]:
         parts: Sequence[Message] = self.codec.decode(body).split()
@@ -277,17 +265,8 @@ class Exchange:
     def _envelope(
         self, peer: Peer, kind: Kind, number: int, deadline: float = 0.0, *, alone: bool = False
     ) -> Envelope:
-        return Envelope(
-            kind,
-            kind,
-            self.name,
-            self.generation,
-            peer.name,
-            peer.generation,
-            number,
-            deadline,
-            alone,
-        )
+        me, to = (self.name, self.generation), (peer.name, peer.generation)
+        return Envelope(kind, kind, *me, *to, number, deadline, alone)
 
     def _send(self, peer: Peer, window: Window) -> None:
         entries = window.take()
@@ -315,16 +294,13 @@ class Exchange:
                 number = incoming.due()
                 if number:
                     self.carrier.answer(
-                        Envelope(
-                            Kind.ACK,
-                            lane,
-                            self.name,
-                            self.generation,
-                            peer.name,
-                            incoming.generation,
-                            number,
-                        )
+                        self._back(Kind.ACK, lane, peer.name, incoming.generation, number)
                     )
+
+    def _back(
+        self, kind: Kind, lane: Kind, to: Address, to_generation: int, number: int
+    ) -> Envelope:
+        return Envelope(kind, lane, self.name, self.generation, to, to_generation, number)
 
     def _own_descriptors(self, readable: set[int]) -> None:
         if self._lifeline in readable and self._orphaned is not None:
@@ -405,29 +381,11 @@ class Exchange:
     def _lost(self, peer: Peer, window: Window, loss: Loss) -> None:
         peer.refused.add(len(loss.dropped))
         if loss.condemned is not None:
-            letter = DeadLetter(
-                time=self.clock.now(),
-                sender=self.name,
-                receiver=peer.name,
-                receiver_generation=peer.generation,
-                kind=peer.lane_of(window).name.lower(),
-                reason=f"delivered alone, it killed {peer.name}, after its window had killed two",
-                body=loss.condemned.body,
-            )
-            self._letters().put(letter)
+            lane = peer.lane_of(window)
+            self._burial.bury(peer.name, peer.generation, lane, loss.condemned.body)
             peer.buried.add()
             self._free(peer, window.bury())
         self._note_isolation(peer)
-
-    def _letters(self) -> DeadLetterSink:
-        if self._sink is None:
-            if self._dead_letters is None:
-                raise TransportFault(
-                    f"a message of {self.name} kills whoever reads it, and the topology gives no"
-                    " sink for dead letters: name one"
-                )
-            self._sink = self._dead_letters()
-        return self._sink
 
     def _note_isolation(self, peer: Peer) -> None:
         isolating = any(window.isolating for window in peer.windows.values())

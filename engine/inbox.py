@@ -12,30 +12,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from pykka._envelope import Envelope as PykkaEnvelope
 
 from engine.control import PROGRESS_SECONDS, Ready
 from engine.delivery import Delivery
 from engine.envelope import Envelope, Kind
-from engine.exchange import Exchange, Hooks
-from engine.message import Message
+from engine.exchange import Exchange
+from engine.receiver import Receiver
 from engine.timer import Timers
 
 _LOOK_SECONDS = 0.001
 """With messages at hand the sockets are looked at only this often; else after each item."""
-
-
-class Receiver(Hooks, Protocol):
-    """The actor, as far as its inbox knows it."""
-
-    @property
-    def acks_itself(self) -> bool: ...
-
-    def receive(self, message: Message, delivery: Delivery) -> Message | None: ...
-
-    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ def numbers(path: Path) -> list[int]:
     return [int(line) for line in path.read_text().split()] if path.exists() else []
 
 
+def longer_than(path: Path, lines: int) -> bool:
+    return len(numbers(path)) > lines
+
+
 def in_order_without_loss(got: list[int], total: int) -> bool:
     """Each first occurrence in order, and nothing missing; repeats are what replay makes."""
     return list(dict.fromkeys(got)) == list(range(total))
@@ -119,7 +124,7 @@ def test_a_killed_receiver_loses_nothing_and_its_successor_sees_the_same_order(
         harness.start("sink", Slow, str(out))
         harness.start("source", Source, (120, 3))
         for kills in range(1, 4):
-            harness.until(lambda kills=kills: len(numbers(out)) > kills * 60)
+            harness.until(partial(longer_than, out, kills * 60))
             harness.kill("sink")
             harness.restart("sink")
         harness.until(lambda: bool(harness.reports("source")))
