@@ -25,6 +25,8 @@ from actors.records.starterpack import STARTER_PACK
 from actors.records.threadgate import THREAD_GATE
 from actors.records.verification import VERIFICATION
 
+__all__ = ["RECORDS", "UNKNOWN", "RecordType", "record_type"]
+
 RECORDS: dict[str, RecordType] = {
     record.collection: record
     for record in (

@@ -31,7 +31,7 @@ def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
     return Row(values, (values[1], values[2]))
 
 
-def effects(uri: str, basis: Basis) -> Effects:
+def effects(_uri: str, basis: Basis) -> Effects:
     """Count the bookmark; it is part of its author's view of the post."""
     user, subject = basis
     if not fields.is_post(subject):

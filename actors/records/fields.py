@@ -131,7 +131,7 @@ def blob_cid(data: Json, field: str) -> str | None:
 
 
 def gated_post(data: Json, source: Source) -> str:
-    """Read the post that a gate is for; raises Drop unless it is the author's, with the same key."""
+    """Read the post a gate is for; raises Drop unless it is the author's, under the gate's key."""
     post = key_text(data, "post")
     if post != f"at://{source.did}/app.bsky.feed.post/{source.rkey}":
         authority(post, "post")

@@ -18,7 +18,7 @@ def build(source: Source, data: Json) -> Row:
         source.uri,
         source.cid,
         source.did,
-        fields.subject_did(data, "did"),
+        fields.key_text(data, "did"),
         fields.text(data, "displayName"),
         fields.optional_text(data, "description"),
         fields.blob_cid(data, "avatar"),

@@ -37,7 +37,7 @@ def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
     return Row(values, (values[1], values[2]))
 
 
-def effects(uri: str, basis: Basis) -> Effects:
+def effects(_uri: str, basis: Basis) -> Effects:
     """Count the like; a like of a post is part of its author's view of the post."""
     user, subject = basis
     if not fields.is_post(subject):

@@ -27,6 +27,11 @@ def key(_uri: str, did: str, _rkey: str) -> str:
     return did
 
 
+def cleared(did: str) -> Row:
+    """Make the row of an account that says nothing of itself any more."""
+    return Row((did, None, None, None, None, None, None, 0))
+
+
 PROFILE = RecordType(
     collection="app.bsky.actor.profile",
     table="users",
@@ -44,4 +49,5 @@ PROFILE = RecordType(
     key_column="did",
     key=key,
     only_key="self",
+    cleared=cleared,
 )

@@ -131,8 +131,9 @@ class RecordType:
 
     `build` raises Drop. `thing` names the columns that no two rows may share ("two records for one
     thing"); they are then the first entries of the basis, and `rebuild` makes a Row of values that
-    were kept aside (values and the record's CID). `refused_key` tells record keys that the type
-    does not allow (None allows all).
+    were kept aside (values and the record's CID). `only_key` is the one record key that the type
+    allows (None allows all). `cleared` makes the row that stays when the record is gone; without it
+    the row goes.
     """
 
     collection: str
@@ -146,3 +147,4 @@ class RecordType:
     thing: tuple[str, ...] = ()
     rebuild: Callable[[tuple[Value, ...], str], Row] | None = None
     only_key: str | None = None
+    cleared: Callable[[str], Row] | None = None

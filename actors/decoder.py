@@ -1,0 +1,135 @@
+"""From frames to a batch: decode, open, check, make rows. Pure: no I/O, no state but the batch.
+
+Whatever is wrong with a frame, a commit or a record becomes a drop with its reason, and the rest
+goes on: a broken record costs itself, a broken commit its records, never more.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from actors.atproto import cid, commit, datamodel, datetimes, frames
+from actors.atproto.errors import WireError
+from actors.atproto.events import Account, Action, Commit, Identity, Sync
+from actors.drops import Drop, DropReason
+from actors.records import record_type
+from actors.records.record import RecordType, Row, Source
+from actors.store.batch import AppliedCommit, Change, Operation, SyncState
+
+
+class Dropped(NamedTuple):
+    """One drop: its reason, what it concerned (uri or DID), and what was wrong."""
+
+    reason: str
+    subject: str
+    detail: str
+
+
+@dataclass(slots=True)
+class Batch:
+    """Decoded changes in the order of the stream, and what decoding them brought to light.
+
+    `authors` and `subjects` are the DIDs that need `users` rows; `events` counts frames by kind.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    authors: set[str] = field(default_factory=set)
+    subjects: set[str] = field(default_factory=set)
+    drops: list[Dropped] = field(default_factory=list)
+    events: Counter[str] = field(default_factory=Counter)
+    sanitised: int = 0
+
+    def add(self, frame: bytes, now: int | None = None) -> None:
+        """Decode one frame into the batch. `now` (microseconds since 1970) bounds its rev."""
+        try:
+            event = frames.decode(frame, now)
+        except WireError as error:
+            self._drop(error.reason, _owner(frame), error.detail)
+            return
+        match event:
+            case Commit():
+                self.events["commit"] += 1
+                self._commit(event)
+            case Sync():
+                self.events["sync"] += 1
+                self._sync(event)
+            case Identity():
+                self.events["identity"] += 1
+            case Account():
+                self.events["account"] += 1
+            case _:
+                self.events["other"] += 1
+
+    def _drop(self, reason: str, subject: str, detail: str) -> None:
+        self.drops.append(Dropped(str(reason), subject, detail))
+
+    def _sync(self, event: Sync) -> None:
+        try:
+            signed = commit.open_sync(event)
+        except WireError as error:
+            self._drop(error.reason, event.did, error.detail)
+            return
+        self.changes.append(SyncState(event.did, signed.rev, signed.data))
+
+    def _commit(self, event: Commit) -> None:
+        try:
+            opened = commit.open_commit(event)
+        except WireError as error:
+            self._drop(error.reason, event.did, error.detail)
+            return
+        did = event.did
+        time = datetimes.to_microseconds(event.time)
+        seq = str(event.seq)
+        operations = []
+        for op in opened.ops:
+            collection, rkey = op.collection, op.rkey
+            uri = f"at://{did}/{collection}/{rkey}"
+            type_ = record_type(collection)
+            if type_.only_key is not None and rkey != type_.only_key:
+                if op.action is not Action.DELETE:
+                    detail = f"the key of {collection} must be {type_.only_key}"
+                    self._drop(DropReason.NOT_AUTHORIZED, uri, detail)
+                continue
+            text = "" if op.cid is None else cid.to_text(op.cid)
+            row: Row | None = None
+            if op.problem is not None:
+                self._drop(op.problem, uri, "the commit's blocks do not hold it as they should")
+            elif op.record is not None:
+                source = Source(uri, did, rkey, text, time, seq, event.rev)
+                row = self._row(type_, source, op.record, collection)
+            key = type_.key(uri, did, rkey)
+            operations.append(Operation(type_, key, uri, text, row))
+        self.authors.add(did)
+        self.changes.append(
+            AppliedCommit(
+                did, event.rev, event.since, event.prev_data, opened.signed.data, operations
+            )
+        )
+
+    def _row(self, type_: RecordType, source: Source, block: bytes, collection: str) -> Row | None:
+        """Make the row of a record; None and a drop where it cannot be indexed.
+
+        The repository no longer holds what the key named before, so a dropped record still ends it.
+        """
+        try:
+            data, sanitised = datamodel.to_data(block)
+            if data["$type"] != collection:
+                self._drop(
+                    DropReason.TYPE_MISMATCH, source.uri, f"$type is {data['$type'][:100]!r}"
+                )
+                return None
+            row = type_.build(source, data)
+        except (WireError, Drop) as error:
+            self._drop(error.reason, source.uri, error.detail)
+            return None
+        self.sanitised += sanitised
+        self.subjects.update(row.subjects)
+        return row
+
+
+def _owner(frame: bytes) -> str:
+    """Name the DID of a frame that cannot be decoded, where it can at least be peeked."""
+    try:
+        return frames.peek(frame).did or ""
+    except WireError:
+        return ""

@@ -1,0 +1,54 @@
+"""The outbox: work that a batch means for another actor, written in the batch's own transaction.
+
+The receiver deletes a row in the transaction in which it does the work, so a crash on either side
+neither loses nor doubles any.
+"""
+
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+
+from actors.store.arrays import array, text_array
+
+
+class OutboxRow(NamedTuple):
+    """One piece of work: its row and what is to be done, encoded."""
+
+    row: int
+    body: bytes
+
+
+INSERT_SQL = (
+    "INSERT INTO engine_outbox (receiver, body)"
+    " SELECT * FROM unnest(%b::text[], %b::bytea[]) RETURNING id"
+)
+
+
+def insert_parameters(work: list[tuple[str, bytes]]) -> list[Any]:
+    """Return the parameters of INSERT_SQL for (receiver, body) pairs; ids come back in order."""
+    return [
+        text_array([receiver for receiver, _ in work]),
+        array("bytea", [body for _, body in work]),
+    ]
+
+
+def left_for(connection: Connection[Any], receiver: str, limit: int) -> list[OutboxRow]:
+    """Return the oldest work that waits for a receiver, in order."""
+    rows = connection.execute(
+        "SELECT id, body FROM engine_outbox WHERE receiver = %s ORDER BY id LIMIT %s",
+        [receiver, limit],
+    ).fetchall()
+    return [OutboxRow(row, bytes(body)) for row, body in rows]
+
+
+def finish(connection: Connection[Any], rows: list[int]) -> None:
+    """Delete work, within the transaction that does it."""
+    connection.execute("DELETE FROM engine_outbox WHERE id = ANY(%b)", [array("bigint", rows)])
+
+
+def depth(connection: Connection[Any]) -> int:
+    """Return how many pieces of work wait, for all receivers."""
+    row = connection.execute("SELECT count(*) FROM engine_outbox").fetchone()
+    assert row is not None
+    count: int = row[0]
+    return count

@@ -1,0 +1,277 @@
+"""From a batch and the rows it meets to what is to be written: pure, no SQL.
+
+The rules: commits at or below their repository's rev are known and skipped; the rest is folded to
+one final state per key; two records for one thing are settled (the lowest key is indexed, the
+others are kept aside); counts change by what really changes, the meaning of rows that go taken back
+and that of rows that come added.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from actors.records.record import (
+    AGGREGATES,
+    AggregateTable,
+    Basis,
+    Derived,
+    Effects,
+    RecordType,
+    Row,
+)
+from actors.store.batch import Change, Operation, Outcome, SyncState
+
+Thing = tuple[str, ...]
+
+
+class Repo(NamedTuple):
+    """The rev guard of a repository: its last applied state."""
+
+    rev: str
+    data: bytes | None
+    out_of_step: bool
+
+
+class Aside(NamedTuple):
+    """A record that is kept in `engine_duplicates`: another one holds its thing."""
+
+    uri: str
+    thing: Thing
+    cid: str
+    row: Row
+
+
+@dataclass(slots=True)
+class Met:
+    """The rows of one table that a batch meets.
+
+    `old` are rows under the batch's keys, `holders` the rows that hold its things (thing to key),
+    `holder_basis` their basis, `aside` the duplicates of either.
+    """
+
+    old: dict[str, Basis] = field(default_factory=dict)
+    holders: dict[Thing, str] = field(default_factory=dict)
+    holder_basis: dict[str, Basis] = field(default_factory=dict)
+    aside: list[Aside] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class TablePlan:
+    """What to do in one record table: rows to delete by key, rows to put."""
+
+    type: RecordType
+    delete: list[str] = field(default_factory=list)
+    put: list[Row] = field(default_factory=list)
+    aside_delete: list[str] = field(default_factory=list)
+    aside_put: list[tuple[str, Thing, str, Row]] = field(default_factory=list)
+    # Indexed rows that a lower key displaces: to be read whole and kept aside.
+    demote: list[tuple[str, Thing]] = field(default_factory=list)
+
+
+Viewers = dict[tuple[str, str], dict[str, str | None]]
+
+
+@dataclass(slots=True)
+class Plan:
+    """All that a batch writes."""
+
+    tables: dict[str, TablePlan] = field(default_factory=dict)
+    repos: dict[str, Repo] = field(default_factory=dict)
+    counts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    # Aggregate rows that may have become empty, and those that must be there.
+    emptied: dict[str, set[str]] = field(default_factory=dict)
+    required: dict[str, set[str]] = field(default_factory=dict)
+    # Rows that were there and go or are replaced, by table and key.
+    removed: dict[str, dict[str, Basis]] = field(default_factory=dict)
+    viewers: Viewers = field(default_factory=dict)
+    derived_delete: dict[str, set[str]] = field(default_factory=dict)
+    derived_put: dict[str, list[Derived]] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def touched(self, table: AggregateTable) -> list[str]:
+        """Keys of the counter rows that change or must be there, sorted."""
+        required = self.required[table.name]
+        return sorted(
+            key for key, deltas in self.counts[table.name].items() if key in required or any(deltas)
+        )
+
+
+def thing_of(type_: RecordType, basis: Basis) -> Thing:
+    """Return the thing that a row of this basis is about (empty for a type without things)."""
+    return basis[: len(type_.thing)]
+
+
+def thing_text(thing: Thing) -> str:
+    """Return the thing as `engine_duplicates` spells it: its parts, joined by a space."""
+    return " ".join(thing)
+
+
+def fold(
+    changes: Sequence[Change], known: Mapping[str, Repo], plan: Plan
+) -> dict[str, dict[str, Operation]]:
+    """Pass the changes by the rev guard; returns the last operation per table and key.
+
+    Writes the new guards and the counts of commits into the plan.
+    """
+    final: dict[str, dict[str, Operation]] = defaultdict(dict)
+    repos = plan.repos
+    outcome = plan.outcome
+    for change in changes:
+        did = change.did
+        repo = repos.get(did) or known.get(did)
+        if isinstance(change, SyncState):
+            if _declares_more(repo, change):
+                assert repo is not None
+                repos[did] = repo._replace(out_of_step=True)
+                outcome.out_of_step += 1
+            continue
+        if repo is None:
+            repos[did] = Repo(change.rev, change.data, out_of_step=False)
+        elif change.rev <= repo.rev:
+            outcome.replayed += 1
+            continue
+        else:
+            follows = change.since == repo.rev and (
+                change.prev_data is None or repo.data is None or change.prev_data == repo.data
+            )
+            if not follows:
+                outcome.discontinuous += 1
+            repos[did] = Repo(change.rev, change.data, repo.out_of_step or not follows)
+        outcome.commits += 1
+        for operation in change.operations:
+            table = operation.type.table
+            final[table][operation.key] = operation
+            outcome.operations[table, "delete" if operation.row is None else "put"] += 1
+    return final
+
+
+def _declares_more(repo: Repo | None, state: SyncState) -> bool:
+    # A repository never seen has no state to differ from: its first commit adopts it.
+    if repo is None or repo.out_of_step:
+        return False
+    return state.rev > repo.rev or (state.rev == repo.rev and state.data != repo.data)
+
+
+def make_plan(changes: Sequence[Change], known: Mapping[str, Repo], met: Mapping[str, Met]) -> Plan:
+    """Decide what a batch writes, from the guards and the rows that it meets (by table)."""
+    plan = Plan()
+    for aggregate in AGGREGATES:
+        plan.counts[aggregate.name] = {}
+        plan.emptied[aggregate.name] = set()
+        plan.required[aggregate.name] = set()
+    for table, operations in fold(changes, known, plan).items():
+        type_ = next(iter(operations.values())).type
+        table_plan = plan.tables[table] = TablePlan(type_)
+        if type_.thing:
+            _settle(plan, table_plan, operations, met[table])
+        else:
+            _replace(plan, table_plan, operations, met.get(table))
+    return plan
+
+
+def _replace(
+    plan: Plan, table: TablePlan, operations: Mapping[str, Operation], met: Met | None
+) -> None:
+    """Plan a table in which every key stands for itself."""
+    type_ = table.type
+    old = met.old if met is not None else {}
+    for key, operation in operations.items():
+        if key in old:
+            plan.removed.setdefault(type_.table, {})[key] = old[key]
+            _take_back(plan, type_.effects(key, old[key]))
+        if operation.row is None:
+            if type_.cleared is None:
+                table.delete.append(key)
+            else:
+                table.put.append(type_.cleared(key))
+        else:
+            table.put.append(operation.row)
+            _add(plan, type_.effects(key, operation.row.basis), operation.row)
+
+
+def _settle(plan: Plan, table: TablePlan, operations: Mapping[str, Operation], met: Met) -> None:
+    """Plan a table in which the lowest key of a thing is indexed, and the others kept aside."""
+    type_ = table.type
+    candidates: dict[Thing, dict[str, Aside]] = defaultdict(dict)
+    for aside in met.aside:
+        if aside.uri in operations:
+            table.aside_delete.append(aside.uri)
+        else:
+            candidates[aside.thing][aside.uri] = aside
+    waiting = {uri for of_thing in candidates.values() for uri in of_thing}
+    things = set(candidates)
+    for key, operation in operations.items():
+        basis = met.old.get(key)
+        if basis is not None:
+            things.add(thing_of(type_, basis))
+        if operation.row is not None:
+            thing = thing_of(type_, operation.row.basis)
+            candidates[thing][key] = Aside(key, thing, operation.cid, operation.row)
+            things.add(thing)
+    removed = dict(met.old)
+    for thing in sorted(things):
+        holder = met.holders.get(thing)
+        if holder is not None and holder in operations:
+            holder = None
+        of_thing = candidates[thing]
+        winner = min(of_thing, default=None)
+        if winner is not None and holder is not None:
+            if holder < winner:
+                winner = None
+            else:
+                table.demote.append((holder, thing))
+                removed[holder] = met.holder_basis[holder]
+        for uri, aside in of_thing.items():
+            if uri == winner:
+                table.put.append(aside.row)
+                if uri in waiting:
+                    table.aside_delete.append(uri)
+            elif uri not in waiting:
+                table.aside_put.append((uri, thing, aside.cid, aside.row))
+    # Rows that change go before rows come: so no unique key is ever met twice.
+    table.delete.extend(removed)
+    plan.removed[type_.table] = removed
+    for key, basis in removed.items():
+        _take_back(plan, type_.effects(key, basis))
+    for row in table.put:
+        _add(plan, type_.effects(str(row.values[0]), row.basis), row)
+
+
+def _count(plan: Plan, table: AggregateTable, key: str) -> list[int]:
+    rows = plan.counts[table.name]
+    deltas = rows.get(key)
+    if deltas is None:
+        deltas = rows[key] = [0] * len(table.columns)
+    return deltas
+
+
+def _take_back(plan: Plan, effects: Effects) -> None:
+    for (table, position), key in effects.counts:
+        _count(plan, table, key)[position] -= 1
+        plan.emptied[table.name].add(key)
+    for table, key in effects.touches:
+        _count(plan, table, key)
+        plan.required[table.name].add(key)
+        plan.emptied[table.name].add(key)
+    viewer = effects.viewer
+    if viewer is not None:
+        state = plan.viewers.setdefault((viewer.post_uri, viewer.viewer_did), {})
+        # What another row of this batch has set meanwhile stays.
+        state.setdefault(viewer.column, None)
+    for derived, key in effects.derived:
+        plan.derived_delete.setdefault(derived, set()).add(key)
+
+
+def _add(plan: Plan, effects: Effects, row: Row) -> None:
+    for (table, position), key in effects.counts:
+        _count(plan, table, key)[position] += 1
+    for table, key in effects.touches:
+        _count(plan, table, key)
+        plan.required[table.name].add(key)
+    viewer = effects.viewer
+    if viewer is not None:
+        state = plan.viewers.setdefault((viewer.post_uri, viewer.viewer_did), {})
+        state[viewer.column] = str(row.values[0])
+    for derived in row.derived:
+        plan.derived_put.setdefault(derived.table, []).append(derived)
