@@ -205,12 +205,14 @@ class ActorWard(Ward):
     def verdict(self) -> Exit:
         if self.doom:
             return Exit(orderly=False, reason=self.doom)
+        if self.code == 0 and self.stopped:
+            return Exit(orderly=True, reason="in good order")
         reason = describe_exit(self.code)
         if self.fault:
             reason = f"{reason}: {self.fault}"
         elif self.code and self.code > 0 and self.ready_at is None:
             reason = f"{reason} before it was ready; standard error may say why"
-        return Exit(orderly=self.code == 0 and self.stopped, reason=reason)
+        return Exit(orderly=False, reason=reason)
 
 
 @dataclass

@@ -14,7 +14,7 @@ def child(name: str) -> ChildSpec:
 
 
 def service(name: str) -> ServiceSpec:
-    return ServiceSpec(name, cast(Service, object()))
+    return ServiceSpec(name, cast("Service", object()))
 
 
 def group(name: str, *children: str) -> Group:
