@@ -16,6 +16,7 @@ from config.source import Source, Start, parse_source, parse_start
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
+BytesOrNone = Annotated[int, Meta(ge=0, le=1 << 50)]  # 0 switches it off
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
 SecondsOrNone = Annotated[float, Meta(ge=0, le=31_536_000)]  # 0 switches it off
 Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
@@ -94,8 +95,8 @@ class EmbeddedSettings(Section, frozen=True):
     synchronous_commit: bool
     start_seconds: Seconds
     stop_seconds: Seconds
-    warn_free_bytes: Bytes
-    min_free_bytes: Bytes
+    warn_free_bytes: BytesOrNone
+    min_free_bytes: BytesOrNone
 
 
 class SupervisorSettings(Section, frozen=True):

@@ -10,7 +10,7 @@ from config.units import parse_duration
 
 SUBSCRIBE_REPOS: Final = "/xrpc/com.atproto.sync.subscribeRepos"
 DEMO: Final = "demo"
-DEMO_CAPTURE: Final = Path(__file__).parent.parent / "tests" / "corpus" / "network.frames.gz"
+DEMO_CAPTURE: Final = Path(__file__).parent.parent / "bench" / "demo.frames.gz"
 
 
 class Source(msgspec.Struct, frozen=True):

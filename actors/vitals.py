@@ -1,0 +1,55 @@
+"""The few figures that an operator watches, read from the status of the system.
+
+The names of the metrics are here because several write or read them: ingest sets them, the monitor
+and the live view read them.
+"""
+
+import math
+from typing import Final
+
+import msgspec
+
+from engine.status import ChildStatus, Status
+
+INGEST: Final = "ingest"
+EVENTS: Final = "ingest_events_total"
+"""Counter: events read from the source."""
+LAG: Final = "ingest_lag_seconds"
+"""Gauge: seconds between now and the time of the oldest event that is not durable yet; 0 when all
+that came is durable and the source is connected; without a connection, the time since that of the
+last durable event; NaN as long as there was none."""
+CONNECTED: Final = "ingest_connected"
+"""Gauge: 1 while the source is open (a capture: until its end)."""
+CHECKPOINT: Final = "ingest_checkpoint"
+"""Gauge: the saved cursor; every event up to it is durable."""
+
+
+class Vitals(msgspec.Struct, frozen=True):
+    """Events read so far, lag in seconds (None: nothing to tell it by), and the saved cursor."""
+
+    events: int
+    lag_seconds: float | None
+    connected: bool
+    checkpoint: int
+    restarts: int
+
+
+def vitals(status: Status) -> Vitals:
+    """The figures at this moment; zeros as long as ingest has not reported."""
+    restarts = sum(child.restarts for child in status.children)
+    ingest = next((child for child in status.children if child.name == INGEST), None)
+    if ingest is None:
+        return Vitals(0, None, connected=False, checkpoint=0, restarts=restarts)
+    lag = _gauge(ingest, LAG)
+    return Vitals(
+        events=int(ingest.metrics.value(EVENTS)),
+        lag_seconds=None if lag is None or math.isnan(lag) else lag,
+        connected=bool(ingest.metrics.value(CONNECTED)) and ingest.state == "ready",
+        checkpoint=int(ingest.metrics.value(CHECKPOINT)),
+        restarts=restarts,
+    )
+
+
+def _gauge(child: ChildStatus, name: str) -> float | None:
+    known = any(family.name == name for family in child.metrics.families)
+    return child.metrics.value(name) if known else None
