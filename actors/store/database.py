@@ -164,15 +164,16 @@ def check_database(database: Database, *, connect_seconds: float = 10.0) -> Serv
     """
     label = database.label
     try:
-        with (
-            _first_connection(database.conninfo, connect_seconds) as one,
-            psycopg.connect(_probe(database.conninfo, connect_seconds), autocommit=True) as other,
-        ):
+        with _first_connection(database.conninfo, connect_seconds) as one:
             # Before any question: a server or proxy of any kind has told these by now.
             version = one.info.server_version
             encoding = one.info.parameter_status("server_encoding") or ""
             judge(ServerFacts(version, encoding, standby=False, read_only=False), label)
-            if pools_by_transaction(one, other):
+            with psycopg.connect(
+                _probe(database.conninfo, connect_seconds), autocommit=True
+            ) as other:
+                pooled = pools_by_transaction(one, other)
+            if pooled:
                 raise DatabaseRefused(
                     Reason.POOLED,
                     f"{label} is behind a proxy that pools by transaction, which loses the"

@@ -147,6 +147,7 @@ class EmbeddedPostgres:
 
     def _start_steps(self) -> Iterator[str]:
         folder = self.folder
+        self.socket.check()
         folder.prepare()
         self._lock.acquire()
         account = choose_account(folder.owner())

@@ -27,8 +27,8 @@ class SocketFolder:
         self._made = False
         self.path = run_dir.with_name(f"{run_dir.name}.pg") if self._beside else run_dir
 
-    def prepare(self, account: Account) -> None:
-        """Make it, and remove a dead server's socket. Raises DatabaseRefused."""
+    def check(self) -> None:
+        """Raises DatabaseRefused when the path would be too long."""
         longest = len(os.fsencode(self.path)) + len(f"/.s.PGSQL.{PORT}")
         if longest > LONGEST_PATH:
             raise DatabaseRefused(
@@ -36,6 +36,9 @@ class SocketFolder:
                 f"the path of PostgreSQL's socket in {self.path} has {longest} bytes, and the"
                 f" system allows {LONGEST_PATH}: use a shorter run folder",
             )
+
+    def prepare(self, account: Account) -> None:
+        """Make it, and remove a dead server's socket. Raises DatabaseRefused."""
         try:
             if self._beside:
                 self._make(account)

@@ -1,4 +1,4 @@
-"""A process that owns an embedded server, for tests that kill it: `python -m ... FOLDER [PROGRAMS]`.
+"""A process that owns an embedded server, for tests that kill it (FOLDER [PROGRAMS]).
 
 Prints what it waits for, then one line of JSON with the pids, and then sleeps.
 """
