@@ -9,6 +9,9 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from actors.store.schema import TABLES
 
 Row = dict[str, Any]
 Rows = dict[tuple[str, ...], Row]
@@ -98,6 +101,32 @@ def read_tables(conninfo: str) -> Tables:
                 rows[identity] = dict(zip(columns, values, strict=True))
             tables[table] = rows
     return tables
+
+
+def write_tables(conninfo: str, tables: Tables) -> None:
+    """Insert rows into an empty index, as `read_tables` or the reference indexer gives them."""
+    with psycopg.connect(conninfo) as connection:
+        for name, rows in tables.items():
+            json_columns = {
+                column for column in TABLES[name].column_names if _is_json(name, column)
+            }
+            for row in rows.values():
+                # What the comparison leaves out has a default, but for this one.
+                filled = {"body": {}, **row} if name == "engine_duplicates" else row
+                values = [
+                    Jsonb(value) if column in json_columns and value is not None else value
+                    for column, value in filled.items()
+                ]
+                query = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                    sql.Identifier(name),
+                    sql.SQL(", ").join(map(sql.Identifier, filled)),
+                    sql.SQL(", ").join([sql.Placeholder()] * len(filled)),
+                )
+                connection.execute(query, values)
+
+
+def _is_json(table: str, column: str) -> bool:
+    return TABLES[table].type_of(column) == "jsonb"
 
 
 def differences(a: Tables, b: Tables, limit: int = 20) -> list[str]:
