@@ -4,7 +4,6 @@ The names of the metrics are here because several write or read them: ingest set
 and the live view read them.
 """
 
-import math
 from typing import Final
 
 import msgspec
@@ -17,7 +16,8 @@ EVENTS: Final = "ingest_events_total"
 LAG: Final = "ingest_lag_seconds"
 """Gauge: seconds between now and the time of the oldest event that is not durable yet; 0 when all
 that came is durable and the source is connected; without a connection, the time since that of the
-last durable event; NaN as long as there was none."""
+last durable event; UNKNOWN_LAG as long as there was none."""
+UNKNOWN_LAG: Final = -1.0
 CONNECTED: Final = "ingest_connected"
 """Gauge: 1 while the source is open (a capture: until its end)."""
 CHECKPOINT: Final = "ingest_checkpoint"
@@ -43,7 +43,7 @@ def vitals(status: Status) -> Vitals:
     lag = _gauge(ingest, LAG)
     return Vitals(
         events=int(ingest.metrics.value(EVENTS)),
-        lag_seconds=None if lag is None or math.isnan(lag) else lag,
+        lag_seconds=None if lag is None or lag < 0 else lag,
         connected=bool(ingest.metrics.value(CONNECTED)) and ingest.state == "ready",
         checkpoint=int(ingest.metrics.value(CHECKPOINT)),
         restarts=restarts,
