@@ -212,13 +212,12 @@ class Tree:
         blocks: dict[bytes, bytes] = {}
         return _seal(self._root, blocks), blocks
 
-    def proof(self, key: bytes) -> dict[bytes, bytes]:
-        """The blocks of a sealed tree that show the key, and let one undo the last change of it.
+    def proof(self, key: bytes, blocks: dict[bytes, bytes]) -> None:
+        """Add to `blocks` what shows the key in a sealed tree and lets one undo its last change.
 
         These are the nodes down to the key (to the bottom where it is absent), and from there those
-        down to its neighbours on both sides.
+        down to its neighbours on both sides; those that `blocks` holds are not encoded again.
         """
-        blocks: dict[bytes, bytes] = {}
         node: Node | None = self._root
         while node is not None:
             _add(node, blocks)
@@ -233,7 +232,6 @@ class Tree:
                     right = self._tree(right, 0)
                 break
             node = self._tree(node, index)
-        return blocks
 
     def _block(self, name: bytes) -> bytes:
         block = self._blocks.get(name)
@@ -316,7 +314,8 @@ def _seal(node: Node, blocks: dict[bytes, bytes]) -> bytes:
 def _add(node: Node, blocks: dict[bytes, bytes]) -> None:
     if node.cid is None:
         raise ValueError("a proof is taken from a sealed tree")
-    blocks[node.cid] = node.encode()
+    if node.cid not in blocks:
+        blocks[node.cid] = node.encode()
 
 
 def _name(tree: Node | bytes | None) -> bytes | None:

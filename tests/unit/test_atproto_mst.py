@@ -110,4 +110,4 @@ def test_a_root_without_keys_above_another_node_is_refused() -> None:
 def test_a_proof_is_taken_from_a_sealed_tree() -> None:
     tree = mst.Tree.build([(b"a", VALUE)])
     with pytest.raises(ValueError, match="sealed"):
-        tree.proof(b"a")
+        tree.proof(b"a", {})
