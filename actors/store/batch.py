@@ -63,6 +63,19 @@ class Outcome:
     outbox: list[int] = field(default_factory=list)
     retries: int = 0
 
+    def tallies(self) -> dict[str, int]:
+        """Return what is counted for the run, by name."""
+        tallies = {
+            "commits": self.commits,
+            "replayed": self.replayed,
+            "discontinuous": self.discontinuous,
+            "out_of_step": self.out_of_step,
+            "ops": sum(self.operations.values()),
+        }
+        for (table, action), amount in self.operations.items():
+            tallies[f"ops.{table}.{action}"] = amount
+        return tallies
+
     def add(self, other: "Outcome") -> None:
         """Add what another part of the same batch did."""
         self.commits += other.commits

@@ -15,6 +15,9 @@ from psycopg import Connection
 FENCE_LOCK: Final = 0x5359_0001
 OWNER_LOCK: Final = 0x5359_0002
 
+# Runs whose tallies are kept.
+KEPT_EPOCHS: Final = 100
+
 CHECK_SQL: Final = (
     "SELECT e.epoch, f.generation FROM engine_epoch e"
     " LEFT JOIN engine_fences f ON f.actor = %s AND f.epoch = e.epoch"
@@ -24,6 +27,10 @@ LOCK_SQL: Final = f"SELECT pg_advisory_xact_lock_shared({FENCE_LOCK})"
 
 class Fenced(Exception):
     """This process has been replaced: a newer run or generation owns its work. It must end."""
+
+
+class RunReplaced(Fenced):
+    """Another run owns the database now; no generation of this run can write any more."""
 
 
 def raise_epoch(connection: Connection[Any], holder: str) -> int:
@@ -37,11 +44,12 @@ def raise_epoch(connection: Connection[Any], holder: str) -> int:
         row = connection.execute(
             "INSERT INTO engine_epoch (id, epoch, holder) VALUES (1, 1, %s)"
             " ON CONFLICT (id) DO UPDATE SET epoch = engine_epoch.epoch + 1,"
-            " holder = excluded.holder, started_at = now() RETURNING epoch",
+            " holder = excluded.holder, started_at = now(), ended = false RETURNING epoch",
             [holder],
         ).fetchone()
         assert row is not None
         connection.execute("DELETE FROM engine_fences WHERE epoch < %s", [row[0]])
+        connection.execute("DELETE FROM engine_tallies WHERE epoch < %s", [row[0] - KEPT_EPOCHS])
     epoch: int = row[0]
     return epoch
 
@@ -90,4 +98,7 @@ class Fence:
 
     def _demand_epoch(self, epoch: int | None) -> None:
         if epoch != self.epoch:
-            raise Fenced(f"{self.actor}: run {self.epoch} has been replaced by run {epoch}")
+            raise RunReplaced(
+                f"run {self.epoch} has been replaced by run {epoch}, which another program began"
+                " on this database"
+            )

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"  # a server older than the oldest supported one
     POOLED = "pooled"  # behind a proxy that pools by transaction
     ENCODING = "encoding"  # a database that cannot hold every Unicode text
+    NEWER_SCHEMA = "newer_schema"  # its tables belong to a newer program
     READ_ONLY = "read_only"  # a standby, or a database set to read only
 
 
@@ -52,6 +53,7 @@ EXIT_CODES: Final[Mapping[Reason, int]] = MappingProxyType(
         Reason.TOO_OLD: 78,
         Reason.POOLED: 78,
         Reason.ENCODING: 78,
+        Reason.NEWER_SCHEMA: 78,
         Reason.READ_ONLY: 78,
     }
 )

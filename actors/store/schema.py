@@ -398,14 +398,21 @@ ENGINE: tuple[Table, ...] = (
     # The run that owns this database; raised at each start.
     _table(
         "engine_epoch",
-        "id* integer = 1, epoch! bigint, holder! text, started_at! timestamp = now()",
+        "id* integer = 1, epoch! bigint, holder! text, started_at! timestamp = now(),"
+        "ended! boolean = false",
     ),
     # The living generation of each actor that writes, within an epoch.
     _table("engine_fences", "actor* text, epoch! bigint, generation! bigint"),
+    # How much each actor did in each run.
+    _table(
+        "engine_tallies",
+        "epoch* bigint, actor* text, name* text, amount! bigint",
+        storage=_COUNTER_STORAGE,
+    ),
     # Frames that killed their shard again and again, and why.
     _table(
         "engine_dead_letters",
-        "id* bigserial, host! text, receiver! text, reason! text, body! bytea,"
+        "id* bigserial, sender! text, receiver! text, reason! text, body! bytea,"
         "created_at! timestamp = now()",
     ),
 )

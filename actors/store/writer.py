@@ -6,7 +6,8 @@ several shards share and what is copied from them.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
@@ -21,6 +22,8 @@ from actors.store.aside import from_database, unpack
 from actors.store.batch import AppliedCommit, Change, Outcome
 from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.plan import Aside, Met, Plan, Repo, Thing, make_plan, thing_of, thing_text
+from actors.store.session import PASSING, away
+from actors.store.tallies import ADD_SQL, add_parameters
 
 # How a writer's connection plans: it looks rows up by key and does nothing else. A plan made while
 # a table was empty must not be kept when it has grown, so scanning whole tables is no option ever.
@@ -32,6 +35,7 @@ SESSION: Final = {
     "jit": "off",
 }
 MAX_RETRIES: Final = 20
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 _TYPES: Final[dict[str, RecordType]] = {
     type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)
@@ -80,20 +84,22 @@ class Writer:
         self,
         changes: Sequence[Change],
         work: Sequence[tuple[str, bytes]] = (),
+        tallies: Mapping[str, int] = _NOTHING,
         wait: Callable[[float], None] = lambda _seconds: None,
     ) -> Outcome:
         """Write a batch and its outbox `work` (receiver, body); returns what it did.
 
-        Deadlocks and serialization failures are retried, with `wait` in between. Raises Fenced when
-        this actor has been replaced, BatchRefused for values that PostgreSQL refuses, and
-        psycopg.OperationalError when the server is away (the batch may or may not be durable then:
-        apply it again, the rev guard sorts it out).
+        `tallies` are counted with it. Deadlocks and serialization failures are retried, with `wait`
+        in between. Raises Fenced when this actor has been replaced, BatchRefused for values that
+        PostgreSQL refuses, and DatabaseAway when the server is away (the batch may or may not be
+        durable then: apply it again on a new connection, the rev guard sorts it out).
         """
         retries = 0
         while True:
             try:
-                outcome = self._apply_once(changes, work)
-            except (errors.DeadlockDetected, errors.SerializationFailure, errors.UniqueViolation):
+                with away():
+                    outcome = self._apply_once(changes, work, tallies)
+            except PASSING:
                 retries += 1
                 if retries > MAX_RETRIES:
                     raise
@@ -114,20 +120,30 @@ class Writer:
         Raises as `apply` does for everything else.
         """
         try:
-            with self._connection.transaction(force_rollback=True):
-                self._write(changes, ())
+            with away(), self._connection.transaction(force_rollback=True):
+                self._write(changes, (), {})
         except (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded) as error:
             return str(error).partition("\n")[0]
         return None
 
-    def _apply_once(self, changes: Sequence[Change], work: Sequence[tuple[str, bytes]]) -> Outcome:
+    def _apply_once(
+        self,
+        changes: Sequence[Change],
+        work: Sequence[tuple[str, bytes]],
+        tallies: Mapping[str, int],
+    ) -> Outcome:
         with self._connection.transaction():
-            outcome = self._write(changes, work)
+            outcome = self._write(changes, work, tallies)
             self._crash_point("before_commit")
         self._crash_point("after_commit")
         return outcome
 
-    def _write(self, changes: Sequence[Change], work: Sequence[tuple[str, bytes]]) -> Outcome:
+    def _write(
+        self,
+        changes: Sequence[Change],
+        work: Sequence[tuple[str, bytes]],
+        tallies: Mapping[str, int],
+    ) -> Outcome:
         known, met = self._read(changes)
         plan = make_plan(changes, known, met)
         self._demote(plan)
@@ -136,6 +152,12 @@ class Writer:
         ids = None
         with connection.pipeline():
             self._plan_writer.write(plan)
+            connection.execute(
+                ADD_SQL,
+                add_parameters(
+                    self._fence.epoch, self._fence.actor, {**plan.outcome.tallies(), **tallies}
+                ),
+            )
             if work:
                 ids = connection.execute(outbox.INSERT_SQL, outbox.insert_parameters(list(work)))
         if ids is not None:

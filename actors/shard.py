@@ -1,0 +1,254 @@
+"""The shard: decodes and applies the frames of its DIDs, in batches, one transaction a batch.
+
+It acks what it has committed and nothing before. What a batch means for other actors is written in
+the batch's own transaction and then offered along; an offer that is not taken is made up for later.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from actors.decoder import Batch
+from actors.messages import CreateUsers, EnsureUsers, Frames, OutboxWork, SweepOutbox
+from actors.recent import Recent
+from actors.store.batch import Outcome
+from actors.store.bisect import apply_bisecting
+from actors.store.fence import Fence, RunReplaced
+from actors.store.session import DatabaseAway, SessionSettings, wait_for_session
+from actors.store.writer import Writer
+from engine.actor import Actor, Delivery
+from engine.address import Address
+from engine.context import Context
+from engine.errors import ActorAway, AskFailed, AskTimeout
+from engine.message import Codec, Message
+from engine.metrics import COUNTS, Counter
+from engine.timer import Timer
+
+log = structlog.get_logger()
+
+GATE: Final = "user_gate"
+# After this many drops of one reason the log says no more of them; the counters go on.
+LOGGED_DROPS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """What a shard needs to know; see config/default.toml for the meaning of each."""
+
+    session: SessionSettings
+    batch_commits: int
+    batch_bytes: int
+    batch_linger_ms: float
+    user_cache: int
+    gate_timeout_ms: float
+    search_vector: bool
+
+
+class Shard(Actor):
+    """Applies the commits of its DIDs in order."""
+
+    acks_itself = True
+
+    def __init__(self, context: Context, settings: ShardSettings) -> None:
+        self._settings = settings
+        self._codec = Codec((CreateUsers,))
+        self._held: list[Frames] = []
+        self._held_frames = 0
+        self._held_bytes = 0
+        self._last: Delivery | None = None
+        self._timer: Timer | None = None
+        self._known = Recent(settings.user_cache)
+        self._sent_work = 0
+        self._owes_sweep = True
+        self._logged: dict[str, int] = {}
+        metrics = context.metrics
+        self._commits = metrics.counter("commits_total", "Commits applied")
+        self._replayed = metrics.counter("replayed_total", "Commits that were known already")
+        self._gaps = metrics.counter("discontinuous_total", "Commits applied out of step")
+        self._retries = metrics.counter("batch_retries_total", "Batches tried again (locks)")
+        self._outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
+        self._gate_misses = metrics.counter(
+            "user_gate_misses_total", "Batches that did not wait for the user gate"
+        )
+        self._seconds = metrics.histogram("batch_seconds", "Decoding and writing a batch")
+        self._sizes = metrics.histogram("batch_frames", "Frames in a batch", buckets=COUNTS)
+        super().__init__(context, settings)
+
+    def on_start(self) -> None:
+        """Connect, and take over from an older generation."""
+        self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
+        self._connect()
+
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        """Hold frames until a batch is full, or old enough."""
+        assert isinstance(message, Frames), message
+        self._held.append(message)
+        self._held_frames += len(message.frames)
+        self._held_bytes += delivery.size
+        self._last = delivery
+        if (
+            self._held_frames >= self._settings.batch_commits
+            or self._held_bytes >= self._settings.batch_bytes
+            or delivery.alone
+        ):
+            self._flush()
+        elif self._timer is None:
+            self._timer = self.context.after(self._settings.batch_linger_ms / 1000, self._flush)
+        return None
+
+    def on_drain(self) -> None:
+        """Apply what is held, then stop."""
+        self._flush()
+        super().on_drain()
+
+    def on_stop(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def on_peer(self, peer: Address, generation: int, up: bool) -> None:  # noqa: ARG002 - the engine's signature
+        """Tell a gate that came up that work may be left for it."""
+        if peer == GATE and up:
+            self._sent_work = 0
+            self._sweep()
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._held or self._last is None:
+            return
+        began = self.context.clock.monotonic()
+        batch = Batch()
+        for frames in self._held:
+            for frame in frames.frames:
+                batch.add(frame)
+        self._sizes.observe(self._held_frames)
+        self.context.crash_point("shard.decoded")
+        self._write(batch)
+        self.context.crash_point("shard.before_ack")
+        self._last.ack()
+        self.context.crash_point("shard.after_ack")
+        self._held, self._held_frames, self._held_bytes, self._last = [], 0, 0, None
+        self._seconds.observe(self.context.clock.monotonic() - began)
+
+    def _write(self, batch: Batch) -> None:
+        """Write a batch, however long PostgreSQL is away."""
+        unknown = self._unknown(batch)
+        work = []
+        if unknown:
+            work.append((GATE, self._codec.encode(CreateUsers(unknown))))
+        tallies = {f"events.{kind}": count for kind, count in batch.events.items()}
+        for drop in batch.drops:
+            name = f"drop.{drop.reason}"
+            tallies[name] = tallies.get(name, 0) + 1
+        while True:
+            try:
+                outcome, refusals = apply_bisecting(
+                    self._writer, batch.changes, work, tallies, self.context.wait
+                )
+                break
+            except DatabaseAway as away:
+                self._outages.add()
+                log.warning("PostgreSQL is away: this shard waits for it", reason=str(away))
+                began = self.context.clock.monotonic()
+                self._connection.close()
+                self._connect()
+                # The outbox rows of a commit whose answer was lost have not been sent along.
+                self._owes_sweep = True
+                log.info(
+                    "PostgreSQL is back",
+                    seconds=round(self.context.clock.monotonic() - began, 1),
+                )
+        for drop in batch.drops:
+            self._count_drop(drop.reason, drop.subject, drop.detail)
+        for refusal in refusals:
+            self._count_drop("database_refused", refusal.uri, refusal.detail)
+        self._count(outcome)
+        self._known.update(unknown)
+        self._send_work(outcome, work)
+
+    def _unknown(self, batch: Batch) -> list[str]:
+        """DIDs that may lack a `users` row; asks the gate for those of authors first.
+
+        What is returned is left to the outbox.
+        """
+        known = self._known
+        authors = known.missing(batch.authors)
+        subjects = known.missing(batch.subjects)
+        if authors:
+            timeout = self._settings.gate_timeout_ms / 1000
+            try:
+                self.context.ask(GATE, EnsureUsers(sorted(authors)), timeout)
+            except (ActorAway, AskFailed, AskTimeout):
+                self._gate_misses.add()
+                subjects |= authors
+            else:
+                known.update(authors)
+                subjects -= authors
+        return sorted(subjects)
+
+    def _send_work(self, outcome: Outcome, work: list[tuple[str, bytes]]) -> None:
+        for (receiver, body), row in zip(work, outcome.outbox, strict=True):
+            # The number goes up whether or not the offer is taken: a gap tells the receiver.
+            self._sent_work += 1
+            if not self.context.offer(receiver, OutboxWork(row, self._sent_work, body)):
+                self._owes_sweep = True
+        if self._owes_sweep:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self._owes_sweep = not self.context.offer(GATE, SweepOutbox())
+        if self._owes_sweep:
+            self.context.after(1.0, self._sweep_if_owed)
+
+    def _sweep_if_owed(self) -> None:
+        if self._owes_sweep:
+            self._sweep()
+
+    def _connect(self) -> None:
+        """Open the session and the writer; ends the run where PostgreSQL stays away."""
+        context = self.context
+        try:
+            self._connection = wait_for_session(
+                self._settings.session, context.name, context.wait, context.clock.monotonic
+            )
+        except DatabaseAway as away:
+            context.fail(f"PostgreSQL stayed away: {away}", 69)
+            raise
+        try:
+            self._fence.claim(self._connection)
+        except RunReplaced as replaced:
+            context.fail(str(replaced), 75)
+            raise
+        self._writer = Writer(
+            self._connection,
+            self._fence,
+            search=self._settings.search_vector,
+            crash_point=lambda name: context.crash_point(f"shard.{name}"),
+        )
+
+    def _count(self, outcome: Outcome) -> None:
+        self._commits.add(outcome.commits)
+        self._replayed.add(outcome.replayed)
+        self._gaps.add(outcome.discontinuous)
+        self._retries.add(outcome.retries)
+        for (table, action), amount in outcome.operations.items():
+            self._operation(table, action).add(amount)
+
+    def _operation(self, table: str, action: str) -> Counter:
+        return self.context.metrics.counter(
+            "operations_total", "Operations applied", table=table, action=action
+        )
+
+    def _count_drop(self, reason: str, subject: str, detail: str) -> None:
+        self.context.metrics.counter("drops_total", "Bad input stepped over", reason=reason).add()
+        logged = self._logged[reason] = self._logged.get(reason, 0) + 1
+        if logged <= LOGGED_DROPS:
+            log.info(
+                "dropped",
+                reason=reason,
+                subject=subject,
+                detail=detail,
+                note="further ones are only counted" if logged == LOGGED_DROPS else None,
+            )

@@ -1,0 +1,80 @@
+"""One engine per database: a lock that lives as long as the connection of the run that holds it."""
+
+import threading
+import time
+from typing import Any, Final
+
+import structlog
+from psycopg import Connection
+
+from actors.store.fence import OWNER_LOCK, raise_epoch
+from actors.store.migrate import bring_up_to_date
+from actors.store.refusal import DatabaseRefused, Reason
+from actors.store.session import DatabaseAway, SessionSettings, away, open_session
+
+log = structlog.get_logger()
+
+KEEP_SECONDS: Final = 5.0
+
+
+class Ownership:
+    """Holds a database for this run, as long as the process lives.
+
+    When the connection is lost (PostgreSQL restarted), a thread takes the lock again. Writes are
+    safe without it: they are fenced by the epoch.
+    """
+
+    def __init__(self, settings: SessionSettings, holder: str) -> None:
+        self._settings = settings
+        self._holder = holder
+
+    def take(self, *, count_indexes: bool = False) -> tuple[int, str | None]:
+        """Take the database, bring its tables up to date, and begin an epoch.
+
+        Returns the epoch's number, and who held the database before if that run did not end in
+        good order. Raises DatabaseRefused when another run holds the database or its tables are
+        newer than this program, DatabaseAway.
+        """
+        connection = self._lock()
+        bring_up_to_date(connection, count_indexes=count_indexes)
+        row = connection.execute("SELECT holder FROM engine_epoch WHERE NOT ended").fetchone()
+        epoch = raise_epoch(connection, self._holder)
+        threading.Thread(
+            target=self._keep, args=(connection,), name="ownership", daemon=True
+        ).start()
+        return epoch, None if row is None else str(row[0])
+
+    def _keep(self, connection: Connection[Any]) -> None:
+        while True:
+            time.sleep(KEEP_SECONDS)
+            try:
+                with away():
+                    connection.execute("SELECT 1")
+                continue
+            except DatabaseAway:
+                connection.close()
+            try:
+                connection = self._lock()
+            except (DatabaseAway, DatabaseRefused) as error:
+                log.warning("the lock on the database is not held", reason=str(error))
+
+    def _lock(self) -> Connection[Any]:
+        connection = open_session(self._settings, "supervisor")
+        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [OWNER_LOCK]).fetchone()
+        if row is None or not row[0]:
+            holder = _holder(connection)
+            connection.close()
+            raise DatabaseRefused(
+                Reason.LOCKED,
+                f"another run writes to this database ({holder}): stop it first, or give this one"
+                " another database",
+            )
+        return connection
+
+
+def _holder(connection: Connection[Any]) -> str:
+    known = connection.execute("SELECT to_regclass('engine_epoch')").fetchone()
+    if known is None or known[0] is None:
+        return "it is just starting"
+    row = connection.execute("SELECT holder FROM engine_epoch").fetchone()
+    return "it is just starting" if row is None else str(row[0])

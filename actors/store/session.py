@@ -1,0 +1,99 @@
+"""A writer's session: its connection, and what its errors mean to an actor.
+
+Actors know no psycopg: what they meet is `DatabaseAway`, which passes, and everything else, which
+is a fault of ours and ends the process.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import errors
+
+from actors.store.database import connect
+
+# What actors hold and hand back without knowing psycopg.
+Connection = psycopg.Connection[Any]
+
+# The server answered, and nothing but trying again in a moment is needed.
+PASSING: Final = (
+    errors.DeadlockDetected,
+    errors.SerializationFailure,
+    errors.UniqueViolation,
+    errors.LockNotAvailable,
+)
+
+
+class DatabaseAway(Exception):
+    """PostgreSQL cannot be used now: stopped, restarting, out of disk. One line; it may pass."""
+
+
+class SessionSettings(NamedTuple):
+    """How writers connect. Seconds; 0 switches a limit off. Travels to the actors' processes."""
+
+    conninfo: str
+    connect_seconds: float = 10.0
+    statement_timeout_seconds: float = 120.0
+    lock_timeout_seconds: float = 30.0
+    outage_seconds: float = 600.0
+
+
+def open_session(settings: SessionSettings, actor: str) -> Connection:
+    """Open a connection in autocommit mode, named after its actor. Raises DatabaseAway.
+
+    Commits are synchronous whatever the server's default: what an actor has acked must survive a
+    crash of PostgreSQL, since nobody sends it again.
+    """
+    with away():
+        return connect(
+            settings.conninfo,
+            application_name=f"skyshard {actor}",
+            connect_seconds=settings.connect_seconds,
+            autocommit=True,
+            settings={
+                "statement_timeout": f"{settings.statement_timeout_seconds * 1000:.0f}",
+                "lock_timeout": f"{settings.lock_timeout_seconds * 1000:.0f}",
+                "synchronous_commit": "on",
+            },
+        )
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """Turn the errors of a server that is away into DatabaseAway; let all others through."""
+    try:
+        yield
+    except PASSING:
+        raise
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise DatabaseAway(one_line(error)) from error
+
+
+def one_line(error: psycopg.Error) -> str:
+    """Return what PostgreSQL said, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def wait_for_session(
+    settings: SessionSettings,
+    actor: str,
+    wait: Callable[[float], None],
+    now: Callable[[], float],
+) -> Connection:
+    """Open a connection, trying for `outage_seconds`; `wait` sleeps between attempts.
+
+    Raises DatabaseAway when the time is over.
+    """
+    deadline = now() + settings.outage_seconds
+    pause = 0.1
+    while True:
+        try:
+            return open_session(settings, actor)
+        except DatabaseAway as error:
+            if now() >= deadline:
+                raise DatabaseAway(
+                    f"no connection for {settings.outage_seconds:.0f} s: {error}"
+                ) from error
+        wait(pause)
+        pause = min(pause * 1.5, 2.0)

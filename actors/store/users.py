@@ -1,0 +1,32 @@
+"""Rows of `users`: made by the user gate for every DID that wrote something or was spoken of."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from psycopg import Connection
+
+from actors.store import outbox
+from actors.store.arrays import text_array
+from actors.store.fence import Fence
+
+# The date is a profile's to tell; until then it is the same whoever mentioned the DID first.
+CREATE_SQL: Final = (
+    "INSERT INTO users (did, handle, created_at)"
+    " SELECT i.did, 'handle.invalid', timestamp 'epoch' FROM unnest(%b::text[]) AS i (did)"
+    " ORDER BY i.did ON CONFLICT (did) DO NOTHING"
+)
+
+
+def create_users(
+    connection: Connection[Any], fence: Fence, dids: Sequence[str], rows: Sequence[int] = ()
+) -> int:
+    """Make the missing rows of these DIDs; returns how many there were.
+
+    `rows` is the outbox work that this finishes, in the same transaction. Raises Fenced.
+    """
+    with connection.transaction():
+        fence.check(connection)
+        made = connection.execute(CREATE_SQL, [text_array(sorted(set(dids)))]).rowcount
+        if rows:
+            outbox.finish(connection, list(rows))
+    return made
