@@ -67,6 +67,7 @@ def other_binaries() -> Binaries | None:
 def make_server(
     folder: Path,
     *,
+    run_dir: Path | None = None,
     overrides: Mapping[str, str] = UNSAFE_BUT_FAST,
     find: Callable[[], Binaries] = package_binaries,
     options: SmallServer | None = None,
@@ -74,7 +75,7 @@ def make_server(
     """A server below `folder`, not started."""
     return EmbeddedPostgres(
         folder / "data",
-        folder / "run",
+        run_dir or folder / "run",
         options or SmallServer(),
         overrides=overrides,
         find=find,
@@ -101,5 +102,5 @@ def path_without_postgres() -> str:
     return os.pathsep.join(
         folder
         for folder in folders
-        if not any((Path(folder) / name).exists() for name in ("postgres", "initdb"))
+        if not any(shutil.which(name, path=folder) for name in ("postgres", "initdb"))
     )

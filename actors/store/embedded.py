@@ -39,7 +39,7 @@ from actors.store.socket_folder import SocketFolder
 __all__ = ["DATABASE", "EmbeddedPostgres"]
 
 DATABASE: Final = "skyshard"
-_IMMEDIATE_SECONDS = 10.0  # for SIGQUIT, after the time for a clean stop has passed
+_IMMEDIATE_SECONDS = 4.0  # for SIGQUIT, after the time for a clean stop has passed
 _KILL_SECONDS = 10.0
 _PAUSE: Final = 0.01
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
@@ -98,6 +98,11 @@ class EmbeddedPostgres:
         return process.pid if process is not None and process.poll() is None else None
 
     @property
+    def ready(self) -> bool:
+        """Whether it answers, as far as the last `poll_ready` knew and its process still lives."""
+        return self._ready and self.pid is not None
+
+    @property
     def guard_pid(self) -> int | None:
         return None if self._guard is None else self._guard.pid
 
@@ -106,8 +111,7 @@ class EmbeddedPostgres:
     def start(self) -> int:
         """Begin to start. The descriptor becomes readable when a server that was ready ends."""
         self._forget_process()
-        if self._exit is not None:
-            self._exit.close()
+        self._close_exit()
         self._exit = select.epoll()
         self._ready = False
         self._steps = self._start()
@@ -130,7 +134,10 @@ class EmbeddedPostgres:
             return True
         except BaseException:
             self._steps = None
-            self.kill()  # nothing may be left running of a start that was given up
+            # Nothing may be left running of a start that was given up. The descriptor stays, as it
+            # is still being polled.
+            self._signal(signal.SIGKILL, _KILL_SECONDS)
+            self._release()
             raise
 
     def _start(self) -> Iterator[str]:
@@ -265,12 +272,14 @@ class EmbeddedPostgres:
                 break
             _log.warning("PostgreSQL did not stop within %g s of %s", limit, number.name)
         self._release()
+        self._close_exit()
 
     def kill(self) -> None:
         """SIGKILL to it and its children; the next start recovers. Nothing of it is left after."""
         self._steps = None
         self._signal(signal.SIGKILL, _KILL_SECONDS)
         self._release()
+        self._close_exit()
 
     def describe_exit(self) -> str:
         """How it ended, with its own last word where it had one."""
@@ -312,18 +321,18 @@ class EmbeddedPostgres:
                 self._kill_orphans()
             if self._process is not None and self._signal(signal.SIGKILL, _KILL_SECONDS):
                 self._process.wait()
-            if self._pidfd is not None:
-                os.close(self._pidfd)
-                self._pidfd = None
             if self._guard is not None:
                 self._guard.close()
                 self._guard = None
-            if self._exit is not None:
-                self._exit.close()
-                self._exit = None
             self._ready = False
             self.socket.remove()
             self._lock.release()
+
+    def _close_exit(self) -> None:
+        with self._releasing:
+            if self._exit is not None:
+                self._exit.close()
+                self._exit = None
 
     def _kill_orphans(self) -> None:
         """Children outlive a killed postmaster for a moment, or for as long as a query takes."""
@@ -341,7 +350,10 @@ class EmbeddedPostgres:
             time.sleep(_PAUSE)
 
     def _forget_process(self) -> None:
-        """Before another program takes the place of one that has ended."""
+        """Before another program takes the place of one that has ended.
+
+        Only here is its pidfd closed, as `stop` may wait for it in another thread.
+        """
         if self._process is not None:
             self._process.wait(_KILL_SECONDS)
         if self._pidfd is not None:

@@ -16,16 +16,27 @@ from actors.store.server_settings import PORT
 __all__ = ["LONGEST_PATH", "SocketFolder"]
 
 LONGEST_PATH: Final = 107  # bytes, without the closing zero of sun_path (unix(7))
+_SUFFIX: Final = ".pg"
+# Every user may enter it, unlike root's runtime folder.
+_PUBLIC: Final = Path("/tmp")  # noqa: S108 - what is made in it is private, and checked to be ours
 
 
 class SocketFolder:
-    """The run folder itself; when we are root, one beside it that the server's user can enter."""
+    """The run folder itself. When we are root, one that the server's user can enter: beside it,
+    or in /tmp where it lies in a folder for root only.
+
+    Attributes:
+        path: of the folder, known before it is made.
+    """
 
     def __init__(self, run_dir: Path) -> None:
-        run_dir = run_dir.absolute()
-        self._beside = os.geteuid() == 0
+        self._run_dir = run_dir.absolute()
+        self._apart = os.geteuid() == 0
         self._made = False
-        self.path = run_dir.with_name(f"{run_dir.name}.pg") if self._beside else run_dir
+        self.path = self._run_dir
+        if self._apart:
+            parent = self._run_dir.parent if _is_public(self._run_dir.parent) else _PUBLIC
+            self.path = parent / f"{self._run_dir.name}{_SUFFIX}"
 
     def check(self) -> None:
         """Raises DatabaseRefused when the path would be too long."""
@@ -40,8 +51,9 @@ class SocketFolder:
     def prepare(self, account: Account) -> None:
         """Make it, and remove a dead server's socket. Raises DatabaseRefused."""
         try:
-            if self._beside:
+            if self._apart:
                 self._make(account)
+                self._remove_stale(account)
             else:
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Under the lock on the data folder no server of ours lives here any more; its lock
@@ -51,8 +63,13 @@ class SocketFolder:
         except OSError as error:
             raise refuse(error, self.path) from error
 
+    def remove(self) -> None:
+        """Remove the folder that we made apart; the run folder is for its owner to remove."""
+        if self._made:
+            self._made = False
+            shutil.rmtree(self.path, ignore_errors=True)  # holds a dead server's socket at most
+
     def _make(self, account: Account) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o700, exist_ok=True)
         found = self.path.lstat()
         # In a public folder another user may have been quicker than we.
@@ -65,15 +82,22 @@ class SocketFolder:
         # Root enters as the group, where it is not above permissions (containers).
         os.chown(self.path, account.uid, 0)
         self.path.chmod(0o750)
-        if not account.can_enter(self.path):
-            raise DatabaseRefused(
-                Reason.NO_ACCESS,
-                f"PostgreSQL runs as {account.name}, who cannot enter {self.path}:"
-                " use a run folder in a place that all may enter, such as /tmp",
-            )
 
-    def remove(self) -> None:
-        """Remove the folder that we made beside the run folder; the run folder is its owner's."""
-        if self._made:
-            self._made = False
-            shutil.rmtree(self.path, ignore_errors=True)  # empty but for a dead server's socket
+    def _remove_stale(self, account: Account) -> None:
+        """Remove those of killed runs, whose run folders are gone."""
+        for path in self.path.parent.glob(f"*{_SUFFIX}"):
+            if path == self.path or self._run_dir.with_name(path.name[: -len(_SUFFIX)]).exists():
+                continue
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid:
+                continue
+            if all(entry.name.startswith(".s.PGSQL.") for entry in path.iterdir()):
+                shutil.rmtree(path, ignore_errors=True)  # a rest of it is in nobody's way
+
+
+def _is_public(folder: Path) -> bool:
+    """Whether everybody may get into it."""
+    try:
+        return all(entry.stat().st_mode & stat.S_IXOTH for entry in (folder, *folder.parents))
+    except OSError:
+        return False  # it is not there yet, and will be made for us only
