@@ -24,8 +24,9 @@ class ChildSpec:
     """An actor in a process of its own.
 
     `settings` is pickled into the process. `stall_seconds` without Progress, or `start_seconds`
-    without Ready or Progress, and it is killed and restarted. `drain_seconds` is its rung of the
-    shutdown ladder. `wants_status` has a StatusSnapshot sent to it each second.
+    without Ready or Progress, and it is killed and restarted. `drain_seconds` is its time on the
+    shutdown ladder before SIGTERM, `terminate_seconds` that before SIGKILL. `wants_status` has a
+    StatusSnapshot sent to it each second.
     """
 
     name: Address
@@ -35,10 +36,11 @@ class ChildSpec:
     stall_seconds: float = 60.0
     start_seconds: float = 60.0
     drain_seconds: float = 20.0
+    terminate_seconds: float = 5.0
     wants_status: bool = False
 
 
-class ServiceFailed(Exception):  # noqa: N818 - says what happened, like the child's Fail
+class ServiceFailed(Exception):
     """A service that cannot work and would not work after a restart either."""
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -50,12 +52,15 @@ class ServiceFailed(Exception):  # noqa: N818 - says what happened, like the chi
 class Service(Protocol):
     """A program with a readiness check, looked after by the supervisor from its own process.
 
-    All but `stop` must return at once; `stop` is called in a thread, so that a second Ctrl-C can
-    still `kill` what hangs in it. Every method may raise ServiceFailed.
+    All but `stop` must return soon; `stop` is called in a thread, so that a second Ctrl-C can still
+    `kill` what hangs in it. `start` and `poll_ready` may raise ServiceFailed.
     """
 
     def start(self) -> int:
-        """Start the program. Returns a descriptor that becomes readable when it ends (a pidfd)."""
+        """Start the program. Returns a descriptor that becomes readable when it ends (a pidfd).
+
+        It stays open until the next `start`, or until `stop` or `kill` is called.
+        """
 
     def poll_ready(self) -> bool | str:
         """True when it answers; else False, or what it waits for. Asked a few times a second."""
@@ -64,7 +69,7 @@ class Service(Protocol):
         """Stop it gracefully within `seconds`, then by force. Returns when it is gone."""
 
     def kill(self) -> None:
-        """Have it gone at once; safe, as it repeats work at the next start."""
+        """End it by force, which is safe, as it repeats work at the next start. Gone on return."""
 
     @property
     def pid(self) -> int | None:

@@ -22,7 +22,7 @@ class Invariant(enum.Enum):
     QUEUE_BOUNDED = "a queue stays within its bound in messages and in bytes"
 
 
-class InvariantViolated(Exception):  # noqa: N818 - says what happened
+class InvariantViolated(Exception):
     """One of the invariants does not hold; the message says which, and what was found instead."""
 
     def __init__(self, invariant: Invariant, found: str) -> None:

@@ -7,17 +7,18 @@ finds the others up. Each step has a deadline, and a hard kill is always safe: i
 from __future__ import annotations
 
 import enum
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
+from engine.child import ChildSpec
 from engine.control import Drain, Stop, ToChild
 from engine.restarts import Strategy
 from engine.ward import ActorWard, ServiceWard, State, Ward
 
-TERMINATE_SECONDS: Final = 5.0
+KILL_SECONDS: Final = 5.0
+"""After which a SIGKILL is repeated."""
 HURRY_SECONDS: Final = 1.0
 HURRIED_SERVICE_SECONDS: Final = 5.0
 SERVICE_GRACE_SECONDS: Final = 5.0
@@ -37,17 +38,30 @@ class Step(enum.Enum):
 Steps = Sequence[tuple[Step, float]]
 """Steps in order, each with the seconds it is given."""
 
-DISMISSAL: Final[Steps] = (
-    (Step.STOP, TERMINATE_SECONDS),
-    (Step.TERMINATE, TERMINATE_SECONDS),
-    (Step.KILL, TERMINATE_SECONDS),
-)
 HURRIED: Final[Steps] = (
     (Step.STOP, HURRY_SECONDS),
     (Step.TERMINATE, HURRY_SECONDS),
-    (Step.KILL, TERMINATE_SECONDS),
+    (Step.KILL, KILL_SECONDS),
 )
-AT_ONCE: Final[Steps] = ((Step.KILL, TERMINATE_SECONDS),)
+AT_ONCE: Final[Steps] = ((Step.KILL, KILL_SECONDS),)
+
+
+def draining(spec: ChildSpec) -> Steps:
+    """The steps of an actor when the whole system goes down."""
+    return (
+        (Step.DRAIN, spec.drain_seconds),
+        (Step.TERMINATE, spec.terminate_seconds),
+        (Step.KILL, KILL_SECONDS),
+    )
+
+
+def dismissal(spec: ChildSpec) -> Steps:
+    """The steps of an actor that ends because of another, with whom it could not drain."""
+    return (
+        (Step.STOP, spec.terminate_seconds),
+        (Step.TERMINATE, spec.terminate_seconds),
+        (Step.KILL, KILL_SECONDS),
+    )
 
 
 class Ending:
@@ -111,27 +125,13 @@ class Ending:
 
 
 class ServiceEnding:
-    """Stops one service in a thread, so that it can be killed while its `stop` still waits."""
+    """Stops one service, and kills it when that takes too long."""
 
     def __init__(self, ward: ServiceWard, seconds: float, now: float) -> None:
         self.ward = ward
         ward.state = State.ENDING
         self.deadline = now + seconds + SERVICE_GRACE_SECONDS
-        self._thread = threading.Thread(
-            target=self._stop, args=(seconds,), name=f"stop-{ward.name}", daemon=True
-        )
-        self._thread.start()
-
-    def _stop(self, seconds: float) -> None:
-        try:
-            self.ward.service_spec.service.stop(seconds)
-        except Exception as error:
-            log.exception(
-                f"{self.ward.name} cannot be stopped gracefully and is killed",
-                actor=self.ward.name,
-                reason=str(error),
-            )
-            self.ward.kill()
+        ward.stop(seconds)
 
     def hurry(self, seconds: float, now: float) -> None:
         self.deadline = min(self.deadline, now + seconds)
@@ -141,9 +141,6 @@ class ServiceEnding:
             log.warning(f"{self.ward.name} did not stop in time: killed", actor=self.ward.name)
             self.ward.kill()
             self.deadline = now + SERVICE_GRACE_SECONDS
-
-    def join(self) -> None:
-        self._thread.join(SERVICE_GRACE_SECONDS)
 
 
 class Ladder:
@@ -192,9 +189,6 @@ class Ladder:
 
     def _descend(self, now: float) -> None:
         while True:
-            for ending in self._endings:
-                if not ending.ward.alive and isinstance(ending, ServiceEnding):
-                    ending.join()
             self._endings = [ending for ending in self._endings if ending.ward.alive]
             if self._endings or not self._rungs:
                 return
@@ -210,12 +204,7 @@ class Ladder:
                     seconds = HURRIED_SERVICE_SECONDS if self._hurried == 1 else 0.0
                 self._endings.append(ServiceEnding(ward, seconds, now))
             elif isinstance(ward, ActorWard):
-                drain: Steps = (
-                    (Step.DRAIN, ward.spec.drain_seconds),
-                    (Step.TERMINATE, TERMINATE_SECONDS),
-                    (Step.KILL, TERMINATE_SECONDS),
-                )
-                steps = (drain, HURRIED, AT_ONCE)[min(self._hurried, 2)]
+                steps = (draining(ward.spec), HURRIED, AT_ONCE)[min(self._hurried, 2)]
                 self._endings.append(Ending(ward, steps, self._send, now))
 
 

@@ -30,7 +30,7 @@ from engine.control import (
     inbox_endpoint,
 )
 from engine.process import SignalReader
-from engine.shutdown import Ladder
+from engine.shutdown import HURRIED_SERVICE_SECONDS, Ladder
 from engine.starting import Starter
 from engine.status import Status, children_status
 from engine.topology import Topology
@@ -281,9 +281,8 @@ class Supervisor:
             return
         if answer is True:
             self._became_ready(ward, now)
-        elif isinstance(answer, str) and answer != ward.progress.note:
-            ward.progress = Progress(note=answer)
-            log.info(f"{ward.name}: {answer}", actor=ward.name, pid=ward.pid)
+        elif isinstance(answer, str) and ward.noted(answer, now):
+            log.info(f"{ward.name} waits for: {answer}", actor=ward.name, pid=ward.pid)
 
     def _died(self, ward: Ward, now: float) -> None:
         pid, was_ready = ward.pid, ward.ready_at is not None
@@ -341,7 +340,7 @@ class Supervisor:
                 ward.reap()
         for ward in reversed(self._wards):
             if ward.alive and isinstance(ward, ServiceWard):
-                ward.service_spec.service.stop(ward.spec.drain_seconds)
+                ward.service_spec.service.stop(HURRIED_SERVICE_SECONDS)
                 ward.reap()
 
     # Telling

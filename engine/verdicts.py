@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import structlog
 
 from engine.restarts import Intensity
-from engine.shutdown import DISMISSAL, Ending, Send
+from engine.shutdown import Ending, Send, dismissal
 from engine.topology import Topology
 from engine.ward import ActorWard, Exit, ServiceWard, State, Ward
 
@@ -129,7 +129,7 @@ class Judge:
             other.restarts += 1
             taken.append(other.name)
             if isinstance(other, ActorWard):
-                self.dismissals.append(Ending(other, DISMISSAL, send, now))
+                self.dismissals.append(Ending(other, dismissal(other.spec), send, now))
             else:
                 other.state = State.ENDING
                 other.kill()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import abc
 import enum
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import structlog
 
 from engine.child import Boot, ChildSpec, ServiceSpec
 from engine.control import Progress, control_endpoint, inbox_path
@@ -16,6 +19,10 @@ from engine.restarts import Restart
 from engine.topology import Group, Topology
 
 CRASH_POINTS_VARIABLE = "SKYSHARD_CRASH_POINTS"
+NOTE_SECONDS = 5.0
+"""Between two lines of the log about what a starting service waits for."""
+
+log = structlog.get_logger("supervisor")
 
 
 class State(enum.Enum):
@@ -78,6 +85,7 @@ class Ward(abc.ABC):
     progress: Progress = field(default_factory=Progress)
     metrics: MetricsSnapshot = field(default_factory=MetricsSnapshot)
     isolates: set[str] = field(default_factory=set)
+    _said_at: float | None = None
 
     @property
     @abc.abstractmethod
@@ -102,7 +110,7 @@ class Ward(abc.ABC):
         self.generation += 1
         self.state = State.STARTING
         self.begun_at = self.heard_at = now
-        self.ready_at = None
+        self.ready_at = self._said_at = None
         self.doom = self.fault = ""
         self.dismissed = self.stopped = False
         self.progress = Progress()
@@ -123,6 +131,17 @@ class Ward(abc.ABC):
     @abc.abstractmethod
     def verdict(self) -> Exit:
         """How the reaped process ended, as far as is known."""
+
+    def noted(self, note: str, now: float) -> bool:
+        """What a starting service waits for. Returns whether it is time to say so in the log."""
+        if note == self.progress.note:
+            return False
+        self.heard_at = now
+        self.progress = Progress(note=note)
+        if self._said_at is not None and now - self._said_at < NOTE_SECONDS:
+            return False
+        self._said_at = now
+        return True
 
     def heard(self, progress: Progress, now: float) -> None:
         self.heard_at = now
@@ -220,16 +239,48 @@ class ServiceWard(Ward):
     """A program looked after in the supervisor's own process."""
 
     service_spec: ServiceSpec = field(kw_only=True)
+    _stopping: threading.Thread | None = None
+    _end: int | None = None
+    """A descriptor of ours in the place of the service's, which ends with `stop` and `kill`."""
 
     @property
     def spec(self) -> ServiceSpec:
         return self.service_spec
 
+    def stop(self, seconds: float) -> None:
+        """Stop it in a thread, so that it can be killed while its own `stop` still waits."""
+        self._end, writer = os.pipe()
+        self.descriptor = self._end
+        self._stopping = threading.Thread(
+            target=self._stop, args=(seconds, writer), name=f"stop-{self.name}", daemon=True
+        )
+        self._stopping.start()
+
+    def _stop(self, seconds: float, writer: int) -> None:
+        try:
+            self.service_spec.service.stop(seconds)
+        except Exception:
+            log.exception(
+                f"{self.name} cannot be stopped gracefully and is killed", actor=self.name
+            )
+            self.service_spec.service.kill()
+        finally:
+            os.close(writer)
+
     def terminate(self) -> None:
         self.kill()
 
     def kill(self) -> None:
+        """Kill it; if a `stop` goes on, its end is the end, unless it was killed before in vain."""
         self.service_spec.service.kill()
+        if self._stopping is not None:
+            self._stopping = None
+            return
+        if self._end is not None:
+            os.close(self._end)
+        self._end, writer = os.pipe()
+        os.close(writer)
+        self.descriptor = self._end
 
     def _launch(self, run: Run) -> tuple[int, int]:  # noqa: ARG002 - a service knows its own
         service = self.service_spec.service
@@ -237,6 +288,10 @@ class ServiceWard(Ward):
         return service.pid or 0, descriptor
 
     def _collect(self) -> int | None:
+        self._stopping = None
+        if self._end is not None:
+            os.close(self._end)
+            self._end = None
         return None
 
     @property

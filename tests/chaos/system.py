@@ -6,32 +6,34 @@ JSON, the outcome to standard output.
 """
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from engine.actor import Actor, Delivery
 from engine.address import Address
 from engine.child import ChildSpec, Restart, ServiceFailed, ServiceSpec
+from engine.deadletter import FileDeadLetters
 from engine.message import Message
 from engine.process import Program
-from engine.rundir import RunDirectory
 from engine.status import Status
-from engine.supervisor import Supervisor
 from engine.topology import Backoff, Edge, EdgeKind, Group, Strategy, Topology
 
 ORDER_SECONDS = 0.02
 
 
 class Poke(Message, frozen=True):
-    word: str = ""
+    words: tuple[str, ...]
+
+    def split(self) -> Sequence[Message]:
+        return [Poke((word,)) for word in self.words]
 
 
 def trace(arena: Path, line: str) -> None:
@@ -54,7 +56,10 @@ class Soldier(Actor):
 
     def receive(self, message: Message, delivery: Delivery) -> None:  # noqa: ARG002 - its form
         assert isinstance(message, Poke)
-        trace(self.arena, f"poked {self.context.name} {message.word}")
+        for word in message.words:
+            trace(self.arena, f"poked {self.context.name} {word}")
+            if word.startswith("poison"):
+                self.obey("die")
 
     def on_peer(self, peer: Address, generation: int, up: bool) -> None:
         trace(self.arena, f"peer {self.context.name} {peer} {generation} {'up' if up else 'down'}")
@@ -95,8 +100,8 @@ class Soldier(Actor):
         elif order == "fail":
             self.context.fail("the tables are of a newer version", 42)
         elif order == "poke":
-            for edge in self.settings["pokes"]:
-                self.context.tell(edge, Poke(self.context.name))
+            for to, words in self.settings["pokes"].items():
+                self.context.tell(to, Poke(tuple(words)))
         else:
             raise ValueError(f"unknown order {order!r}")
 
@@ -131,11 +136,16 @@ class Camp:
     def poll_ready(self) -> bool | str:
         if (self._arena / f"{self._name}.hold").exists():
             return "held back"
+        if (self._arena / f"{self._name}.silent").exists():
+            return False
         return self._file.exists() and self._file.read_text() == str(self.pid)
 
     def stop(self, seconds: float) -> None:
         assert self._program is not None
-        self._program.send("SIGTERM")
+        if (self._arena / f"{self._name}.unstoppable").exists():
+            raise OSError("no way to stop it")
+        if not (self._arena / f"{self._name}.deaf").exists():
+            self._program.send("SIGTERM")
         if not self._program.wait(seconds):
             self._program.send("SIGKILL")
             self._program.wait(seconds)
@@ -144,6 +154,7 @@ class Camp:
     def kill(self) -> None:
         assert self._program is not None
         self._program.send("SIGKILL")
+        self._program.wait(10.0)
 
     @property
     def pid(self) -> int | None:
@@ -156,10 +167,15 @@ class Camp:
 
 def log_as_json(name: str) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format='{"event": "%(message)s"}')
+    if name != "supervisor":
+        return
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -186,11 +202,20 @@ def topology_of(raw: dict[str, Any], arena: Path) -> Topology:
         groups.append(Group(children=children, strategy=strategy, backoff=backoff, **options))
     edges = tuple(Edge(s, r, EdgeKind(kind)) for s, r, kind in raw.get("edges", ()))
     return Topology(
-        tuple(groups), edges, (Poke,), logging=log_as_json, epoch=lambda: raw.get("epoch", 0)
+        tuple(groups),
+        edges,
+        (Poke,),
+        dead_letters=functools.partial(FileDeadLetters, arena / "letters"),
+        logging=log_as_json,
+        epoch=lambda: int(raw.get("epoch", 0)),
     )
 
 
 def main() -> int:
+    # Imported late, as every child imports this module again.
+    from engine.rundir import RunDirectory
+    from engine.supervisor import Supervisor
+
     arena = Path(sys.argv[1])
     log_as_json("supervisor")
     topology = topology_of(json.loads(sys.argv[2]), arena)

@@ -222,7 +222,7 @@ def test_actors_that_die_while_a_service_is_down_wait_for_it_and_are_not_counted
         before = system.wait_ready("db", "gate")
         (arena / "db.hold").touch()
         os.kill(before["db"], signal.SIGKILL)
-        system.wait_for_line("db: held back")
+        system.wait_for_line("db waits for: held back")
         os.kill(before["gate"], signal.SIGKILL)
         line = system.wait_for_line("gate died")
         assert "not counted, as a service is down" in line["event"]
@@ -244,3 +244,14 @@ def test_a_service_that_cannot_work_ends_the_run_with_its_own_words_and_code(
         assert outcome["code"] == 65
         assert outcome["message"] == "the data folder is of another version"
         assert system.traces == []
+
+
+def test_a_service_that_is_not_ready_in_time_is_killed(arena: Path) -> None:
+    (arena / "db.silent").touch()
+    database = service("db", intensity=1)
+    database["children"][0]["start_seconds"] = 0.5
+    with supervised(arena, database) as system:
+        outcome = system.outcome()
+        assert outcome["code"] == 70
+        assert "db last died: not ready after" in outcome["message"]
+        assert system.traces.count("start db") == 2
