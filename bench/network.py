@@ -9,9 +9,8 @@ make the same bytes.
 
     python -m bench.network --events 200000 --seed 1 --users 2000 --out file.frames.gz
 
-Memory is bounded by the living accounts and what they may hold: an account that has written
-`records_per_account` records falls silent, and a new one takes its place. A record costs some 300
-bytes.
+Memory is bounded by the living accounts and what they may hold, at some 300 bytes a record: an
+account that has written `records_per_account` records falls silent, and a new one takes its place.
 """
 
 import json
