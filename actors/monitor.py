@@ -40,8 +40,9 @@ class MonitorOptions:
     """What the topology gives to the monitor.
 
     ``probe`` asks the database and returns "" or what is wrong with it (None: there is nothing to
-    ask). ``silent_seconds`` is how long an actor may report no progress before /health says so,
-    ``ready_lag_seconds`` how far behind the index may be for /ready.
+    ask). ``silent_seconds`` is how long an actor may report no progress before the supervisor
+    kills it; /health says so after half of that. ``ready_lag_seconds`` is how far behind the index
+    may be for /ready.
     """
 
     host: str
@@ -111,8 +112,7 @@ class Monitor(Actor):
                 page = render(received.status, received.age_seconds)
                 return Page(HTTPStatus.OK, CONTENT_TYPE, page)
             case "/health":
-                silent = self.settings.silent_seconds
-                state = health(received, silent_seconds=silent)
+                state = health(received, silent_seconds=self.settings.silent_seconds / 2)
                 return _json(state, good=state.healthy)
             case "/ready":
                 ready = readiness(

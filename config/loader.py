@@ -13,8 +13,8 @@ from config.units import parse_duration, parse_size
 
 DEFAULTS: Final = Path(__file__).parent / "default.toml"
 PREFIX: Final = "SKYSHARD_"
-# Variables of the program that are no settings: crash points and the tests' own.
-NOT_SETTINGS: Final = ("SKYSHARD_CRASH_", "SKYSHARD_TEST_")
+# Variables of the program that are no settings: crash points, and how the tests are run.
+NOT_SETTINGS: Final = ("SKYSHARD_CRASH_", "SKYSHARD_REQUIRE_")
 DATABASE_URL: Final = "DATABASE_URL"
 SECRET: Final = frozenset({"run.database_url"})
 

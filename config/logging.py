@@ -24,22 +24,33 @@ Event = MutableMapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Logging:
-    """Sets up logging in the process that calls it; picklable, so each child gets its own."""
+    """Sets up logging in the process that calls it; picklable, so each child gets its own.
+
+    ``colour`` is for text that ends on a terminal, also by way of a pipe.
+    """
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
+    colour: bool = False
 
     def __call__(self, actor: str = "") -> None:
-        configure(self.level, self.format, actor)
+        configure(self.level, self.format, actor, colour=self.colour)
 
 
-def configure(level: str, form: str, actor: str = "", stream: TextIO | None = None) -> None:
+def configure(
+    level: str,
+    form: str,
+    actor: str = "",
+    stream: TextIO | None = None,
+    *,
+    colour: bool = False,
+) -> None:
     """Sends structlog's lines and those of the standard library to ``stream`` (standard error).
 
     ``actor`` is on every line of the process, its threads included.
     """
     stream = stream or sys.stderr
-    renderer = _Json() if form == "json" else _Text(colour=stream.isatty())
+    renderer = _Json() if form == "json" else _Text(colour=colour)
 
     def bind_actor(_logger: object, _method: str, event: Event) -> Event:
         if actor:
@@ -98,6 +109,7 @@ class _Text:
         actor = str(event.pop("actor", "-"))
         text = _one_line(str(event.pop("event")))
         exception = event.pop("exception", None)
+        event.pop("logger", None)
         name = f"{level:<7}"
         if self._colour:
             name = f"\x1b[{_COLOURS.get(level, '0')}m{name}\x1b[0m"

@@ -40,6 +40,7 @@ class RunSettings(Section, frozen=True):
 
 class SourceSettings(Section, frozen=True):
     start: str | int
+    ignore_checkpoint: bool
     idle_seconds: Seconds
 
 

@@ -254,7 +254,7 @@ def _free_port() -> int:
 
 
 def _topology(path: Path, port: int) -> Topology:
-    options = MonitorOptions("127.0.0.1", port, 300.0, 1.5, partial(_probe, path))
+    options = MonitorOptions("127.0.0.1", port, 300.0, 3.0, partial(_probe, path))
     monitor = ChildSpec("monitor", Monitor, options, wants_status=True)
     return Topology(
         (Group("sleeper", (ChildSpec("sleeper", Sleeper, path),)), Group("monitor", (monitor,))),

@@ -1,0 +1,246 @@
+"""Skyshard: reads an AT Protocol firehose and keeps a PostgreSQL index of it.
+
+Alone it runs until it is stopped (Ctrl-C or SIGTERM; twice to hurry). Exit codes: 0 stopped or
+caught up; 1 verify found differences; 65 the source's data cannot be used; 69 the database or the
+source cannot be reached; 70 a child crashed too often, or a bug; 71, 74, 77 the system, the disk or
+a permission is in the way; 75 another run has the database, try later; 78 a setting is unknown or
+impossible; 130, 143 interrupted before it had caught up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from config import VERSION
+from config.loader import ConfigError, load
+from config.logging import Logging
+from config.units import parse_duration
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from engine.status import Status
+    from engine.supervisor import Outcome
+
+EXIT_DIFFERENCES: Final = 1
+EXIT_BUG: Final = 70
+EXIT_CONFIG: Final = 78
+
+_FLAGS: Final = {
+    "shards": "run.shards",
+    "source": "run.source",
+    "database_url": "run.database_url",
+    "data_dir": "run.data_dir",
+    "until_caught_up": "run.until_caught_up",
+    "plc_url": "network.plc_url",
+    "allow_private_hosts": "network.allow_private_hosts",
+    "log_level": "log.level",
+    "log_format": "log.format",
+}
+
+
+def shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command."""
+    for option in (
+        click.option("--log-format", metavar="text|json", help="Form of the log."),
+        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+        click.option("--config", type=Path, metavar="FILE", help="Settings that differ (TOML)."),
+        click.option("--data-dir", metavar="DIR", help="Folder of the embedded PostgreSQL."),
+        click.option(
+            "--database-url", metavar="URL", help="PostgreSQL to use [DATABASE_URL; embedded]."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="skyshard")
+@click.option("--shards", metavar="N", help="Shard processes [one per core].")
+@click.option("--source", metavar="SOURCE", help="wss://host, a capture file, or demo.")
+@click.option("--cursor", metavar="N", help="Start at this cursor.")
+@click.option("--from-start", is_flag=True, help="Start at the oldest that the source has.")
+@click.option("--since", metavar="DURATION", help="Start this long ago: 90s, 2h, 3d.")
+@click.option("--until-caught-up", is_flag=True, default=None, help="Stop once all is durable.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report of the run only.")
+@click.option("--plc-url", metavar="URL", help="Directory of did:plc.")
+@click.option(
+    "--allow-private-hosts", is_flag=True, default=None, help="For development networks only."
+)
+@shared_options
+@click.pass_context
+def cli(context: click.Context, /, **given: Any) -> None:
+    """Reads an AT Protocol firehose and keeps a PostgreSQL index of it.
+
+    Every setting is in config/default.toml, with its environment variable.
+    """
+    context.obj = given
+    if context.invoked_subcommand is None:
+        context.exit(run(settings_of(given), as_json=given["as_json"]))
+
+
+@cli.command()
+@shared_options
+@click.pass_context
+def migrate(context: click.Context, /, **given: Any) -> None:
+    """Bring the tables of the database to this version, and stop."""
+    from actors.store.migrate import migrate as bring_up_to_date
+
+    settings = settings_of(context.obj | _present(given))
+    with database_of(settings) as conninfo:
+        changed = bring_up_to_date(conninfo, count_indexes=settings.index.count_indexes)
+    click.echo("the tables were brought up to date" if changed else "the tables are up to date")
+
+
+@cli.command()
+@shared_options
+@click.pass_context
+def verify(context: click.Context, /, **given: Any) -> None:
+    """Recompute every counter from its rows and check the invariants; exit 1 if any differs."""
+    from actors.store.verify import verify as differences_of
+
+    with database_of(settings_of(context.obj | _present(given))) as conninfo:
+        differences = differences_of(conninfo)
+    for difference in differences:
+        click.echo(str(difference))
+    click.echo(f"{len(differences)} differences" if differences else "no differences")
+    if differences:
+        context.exit(EXIT_DIFFERENCES)
+
+
+def _present(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings of all layers. Raises ConfigError."""
+    flags: dict[str, tuple[str, object]] = {
+        key: ("--" + name.replace("_", "-"), given[name])
+        for name, key in _FLAGS.items()
+        if given.get(name) is not None
+    }
+    starts = [name for name in ("cursor", "from_start", "since") if given.get(name)]
+    if len(starts) > 1:
+        names = " and ".join("--" + name.replace("_", "-") for name in starts)
+        raise ConfigError(f"{names}: give one start only")
+    for name in starts:
+        flag = "--" + name.replace("_", "-")
+        flags["source.start"] = (flag, "oldest" if name == "from_start" else given[name])
+        flags["source.ignore_checkpoint"] = (flag, True)
+        if name == "cursor" and not given[name].isdecimal():
+            raise ConfigError(f"--cursor: {given[name]!r} is no cursor; give a number")
+        if name == "since":
+            try:
+                parse_duration(given[name])
+            except ValueError as error:
+                raise ConfigError(f"--since: {error}") from error
+    settings = load(given.get("config"), os.environ, flags)
+    _logging(settings)("main")
+    return settings
+
+
+def _logging(settings: Settings) -> Logging:
+    return Logging(settings.log.level, settings.log.format, colour=sys.stderr.isatty())
+
+
+def _data_dir(settings: Settings) -> Path | None:
+    return Path(settings.run.data_dir).expanduser() if settings.run.data_dir else None
+
+
+@contextmanager
+def database_of(settings: Settings) -> Iterator[str]:
+    """How to connect to the database, which is up as long as the block lasts."""
+    from actors.store.standing import standing_database
+    from engine.rundir import RunDirectory
+
+    with (
+        RunDirectory() as folder,
+        standing_database(
+            settings.run.database_url,
+            _data_dir(settings),
+            folder.path,
+            settings.embedded,
+            connect_seconds=settings.database.connect_seconds,
+        ) as conninfo,
+    ):
+        yield conninfo
+
+
+def run(settings: Settings, *, as_json: bool) -> int:
+    """Runs the topology to its end; returns the exit code."""
+    from actors.report import complete, show
+    from actors.topology import build
+    from engine.rundir import RunDirectory
+    from engine.supervisor import Supervisor
+
+    began = time.monotonic()
+    with RunDirectory() as folder:
+        topology = build(settings, folder.path, _logging(settings))
+        with progress(settings, as_json=as_json) as tick:
+            outcome = Supervisor(topology, folder.path, on_tick=tick).run()
+    if outcome.report is not None and outcome.exit_code == 0:
+        report = complete(outcome.report, outcome.restarts, time.monotonic() - began)
+        if not as_json:
+            click.echo(show(report))
+        click.echo(json.dumps(report))
+    return exit_code(settings, outcome)
+
+
+def exit_code(settings: Settings, outcome: Outcome) -> int:
+    """Of a run; one that was to catch up and was interrupted before has not done its job."""
+    if settings.run.until_caught_up and outcome.stopped_by in signal.Signals.__members__:
+        return 128 + signal.Signals[outcome.stopped_by]
+    return outcome.exit_code
+
+
+@contextmanager
+def progress(settings: Settings, *, as_json: bool) -> Iterator[Callable[[Status], None]]:
+    """What the supervisor calls each second: a live view on a terminal, else lines of the log."""
+    from actors.progress import LogProgress, live_progress
+
+    terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    if terminal and not as_json and settings.log.format == "text":
+        with live_progress() as view:
+            yield view.tick
+    else:
+        yield LogProgress(settings.log.progress_seconds).tick
+
+
+def main() -> int:
+    """The program; returns the exit code. What an operator can mend is one line, no traceback."""
+    from engine.child import ServiceFailed
+
+    Logging()("main")
+    try:
+        return cli.main(standalone_mode=False) or 0
+    except click.ClickException as error:
+        return _refuse(error.format_message(), EXIT_CONFIG)
+    except ConfigError as error:
+        return _refuse(str(error), EXIT_CONFIG)
+    except ServiceFailed as error:
+        return _refuse(error.message, error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except Exception:  # noqa: BLE001 - a bug must not end with the exit code of verify
+        import structlog
+
+        structlog.get_logger("main").exception("the program ends by a bug; please report it")
+        return EXIT_BUG
+
+
+def _refuse(message: str, code: int) -> int:
+    click.echo("skyshard: " + " ".join(message.split()), err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
