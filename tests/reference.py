@@ -25,7 +25,7 @@ from tests.reference_decode import (
     split_car,
     split_path,
 )
-from tests.reference_records import Accepted, accept
+from tests.reference_records import Accepted, accept, check_key
 from tests.reference_tables import Tables, build
 
 MAX_BLOCKS_BYTES = 2_000_000
@@ -134,6 +134,7 @@ class Reference:
             assert cid is not None
             collection, _, rkey = path.partition("/")
             try:
+                check_key(collection, rkey)
                 value = decode_record(_record_block(blocks, cid))
                 accepted: Accepted = accept(author, collection, rkey, value)
             except Dropped as drop:

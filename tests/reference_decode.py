@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the tables hold naive times in UTC
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 32
+MAX_RECURSION = 400
 MAX_RECORD_BYTES = 1_000_000
 MAX_KEY_BYTES = 2_000
 MAX_MAP_KEY_BYTES = 8_192
@@ -23,7 +24,7 @@ CID_STARTS = (b"\x01\x71\x12\x20", b"\x01\x55\x12\x20")
 TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
 
-class Dropped(Exception):  # noqa: N818 - a drop is no error: it is counted and stepped over
+class Dropped(Exception):
     """Input that is counted and stepped over."""
 
     def __init__(self, reason: str) -> None:
@@ -82,10 +83,7 @@ class _Reader:
         else:
             raise Dropped("bad_cbor")
         if major == 0 or major == 1:
-            number = argument if major == 0 else -1 - argument
-            if abs(number) > MAX_INTEGER:
-                raise Dropped("integer_too_large")
-            return number
+            return argument if major == 0 else -1 - argument
         if major == 2:
             return self.take(argument)
         if major == 3:
@@ -93,7 +91,7 @@ class _Reader:
                 return self.take(argument).decode("utf-8")
             except UnicodeDecodeError:
                 raise Dropped("invalid_utf8") from None
-        if major in (4, 5) and depth >= MAX_DEPTH:
+        if major in (4, 5) and depth >= MAX_RECURSION:
             raise Dropped("too_deep")
         if major == 4:
             return [self.item(depth + 1) for _ in range(argument)]
@@ -104,8 +102,9 @@ class _Reader:
     def simple(self, low: int) -> Any:
         if low in (20, 21, 22):
             return {20: False, 21: True, 22: None}[low]
-        if low in (25, 26, 27):
-            raise Dropped("float")
+        if low == 27:
+            (number,) = struct.unpack(">d", self.take(8))
+            return number
         raise Dropped("bad_cbor")
 
     def mapping(self, size: int, depth: int) -> dict[str, Any]:
@@ -114,8 +113,6 @@ class _Reader:
             key = self.item(depth)
             if not isinstance(key, str):
                 raise Dropped("bad_cbor")
-            if len(key.encode()) > MAX_MAP_KEY_BYTES:
-                raise Dropped("key_too_long")
             result[key] = self.item(depth)
         return result
 
@@ -123,16 +120,11 @@ class _Reader:
         content = self.item(0)
         if tag != 42 or not isinstance(content, bytes) or content[:1] != b"\0":
             raise Dropped("bad_cbor")
-        if not is_cid(content[1:]):
-            raise Dropped("bad_cid")
         return Link(content[1:])
 
 
 def decode_record(block: bytes) -> dict[str, Any]:
-    """A record by the rules of the data model. Raises Dropped.
-
-    Nesting counts containers: the record itself is the first of at most 32.
-    """
+    """A record by the rules of the data model, in its JSON form. Raises Dropped."""
     if len(block) > MAX_RECORD_BYTES:
         raise Dropped("record_too_large")
     reader = _Reader(block)
@@ -141,9 +133,32 @@ def decode_record(block: bytes) -> dict[str, Any]:
         raise Dropped("bad_cbor")
     if not isinstance(value, dict):
         raise Dropped("not_a_map")
+    if not isinstance(value.get("$type"), str):
+        raise Dropped("type_mismatch")
+    _check_limits(value, 1)
     cleaned = clean(value)
     assert isinstance(cleaned, dict)
     return cleaned
+
+
+def _check_limits(value: Any, level: int) -> None:
+    """Nesting counts containers: the record itself is the first of at most 32. Raises Dropped."""
+    if isinstance(value, float):
+        raise Dropped("float")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise Dropped("integer_too_large")
+    if isinstance(value, Link) and not is_cid(value.cid):
+        raise Dropped("bad_cid")
+    if isinstance(value, dict | list) and level > MAX_DEPTH:
+        raise Dropped("too_deep")
+    if isinstance(value, dict):
+        if any(len(key.encode()) > MAX_MAP_KEY_BYTES for key in value):
+            raise Dropped("key_too_long")
+        for element in value.values():
+            _check_limits(element, level + 1)
+    if isinstance(value, list):
+        for element in value:
+            _check_limits(element, level + 1)
 
 
 def clean(value: Any) -> Any:

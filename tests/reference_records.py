@@ -44,6 +44,12 @@ class Accepted:
     time: Any = None
 
 
+def check_key(collection: str, rkey: str) -> None:
+    """Refuse a record whose key its collection does not allow. Raises Dropped."""
+    if collection in ONLY_SELF and rkey != "self":
+        raise Dropped("not_authorized")
+
+
 def accept(author: str, collection: str, rkey: str, value: dict[str, Any]) -> Accepted:
     """Check a decoded record and take out what the tables hold of it. Raises Dropped."""
     if value.get("$type") != collection:
@@ -61,8 +67,6 @@ class _Fields:
         self.author = author
         self.value = value
         self.rkey = rkey
-        if collection in ONLY_SELF and rkey != "self":
-            raise Dropped("not_authorized")
         _key(f"at://{author}/{collection}/{rkey}")
 
     def text(self, name: str) -> str:
@@ -78,15 +82,15 @@ class _Fields:
         return _key(self.text(name))
 
     def did(self, name: str) -> str:
-        text = self.text(name)
+        text = self.key(name)
         if not is_did(text):
             raise Dropped("invalid_record")
-        return _key(text)
+        return text
 
     def uri(self, name: str) -> Uri:
         return _uri(self.text(name))
 
-    def subject(self, name: str) -> tuple[str, str | None, Uri]:
+    def subject(self, name: str) -> tuple[str, str, Uri]:
         return _strong_ref(self.value.get(name))
 
     def blob(self, name: str) -> str | None:
@@ -99,9 +103,13 @@ class _Fields:
         link = ref.get("$link") if isinstance(ref, dict) else None
         return link if isinstance(link, str) else None
 
-    def json(self, name: str, default: Any = None) -> Any:
+    def json(self, name: str, kind: type, default: Any = None) -> Any:
         found = self.value.get(name)
-        return default if found is None else found
+        if found is None:
+            return default
+        if not isinstance(found, kind):
+            raise Dropped("invalid_record")
+        return found
 
 
 def _key(text: str) -> str:
@@ -111,31 +119,28 @@ def _key(text: str) -> str:
 
 
 def _uri(text: Any) -> Uri:
-    uri = parse_uri(text)
+    uri = parse_uri(_key(text)) if isinstance(text, str) else None
     if uri is None:
         raise Dropped("invalid_record")
-    _key(text)
     return uri
 
 
-def _strong_ref(value: Any) -> tuple[str, str | None, Uri]:
+def _strong_ref(value: Any) -> tuple[str, str, Uri]:
     if not isinstance(value, dict):
         raise Dropped("invalid_record")
     text, cid = value.get("uri"), value.get("cid")
-    uri = _uri(text)
-    if cid is not None and not isinstance(cid, str):
+    if not isinstance(text, str) or not isinstance(cid, str):
         raise Dropped("invalid_record")
-    assert isinstance(text, str)
-    return text, cid, uri
+    return text, cid, _uri(text)
 
 
 def _post(record: _Fields) -> Accepted:
     fields: dict[str, Any] = {
         "text": record.text("text"),
-        "langs": record.json("langs"),
-        "facets": record.json("facets"),
-        "embed": record.json("embed"),
-        "tags": record.json("tags", []),
+        "langs": record.json("langs", list),
+        "facets": record.json("facets", list),
+        "embed": record.json("embed", dict),
+        "tags": record.json("tags", list, []),
         "parent_uri": None,
         "parent_cid": None,
         "root_uri": None,
@@ -170,7 +175,7 @@ def _post(record: _Fields) -> Accepted:
 
 def _like_or_repost(record: _Fields) -> Accepted:
     text, cid, uri = record.subject("subject")
-    fields = {"post_uri": text, "subject_cid": cid, "via": record.json("via")}
+    fields = {"post_uri": text, "subject_cid": cid, "via": record.json("via", dict)}
     return Accepted(fields, {uri.did})
 
 
@@ -217,7 +222,7 @@ def _starter_pack(record: _Fields) -> Accepted:
             "name": record.text("name"),
             "description": record.optional_text("description"),
             "list_uri": list_uri,
-            "feeds": record.json("feeds", []),
+            "feeds": record.json("feeds", list, []),
         }
     )
 
@@ -229,7 +234,7 @@ def _profile(record: _Fields) -> Accepted:
             "description": record.optional_text("description"),
             "avatar_url": record.blob("avatar"),
             "banner_url": record.blob("banner"),
-            "pinned_post": record.json("pinnedPost"),
+            "pinned_post": record.json("pinnedPost", dict),
         }
     )
 
@@ -260,9 +265,7 @@ def _gated_post(record: _Fields) -> str:
 
 
 def _thread_gate(record: _Fields) -> Accepted:
-    allow = record.json("allow")
-    if allow is not None and not isinstance(allow, list):
-        raise Dropped("invalid_record")
+    allow = record.json("allow", list)
     rules = [rule for rule in allow or [] if isinstance(rule, dict)]
 
     def has(name: str) -> bool:
@@ -281,7 +284,7 @@ def _thread_gate(record: _Fields) -> Accepted:
                 and isinstance(rule.get("list"), str)
             ],
             "allow": allow,
-            "hidden_replies": record.json("hiddenReplies", []),
+            "hidden_replies": record.json("hiddenReplies", list, []),
         }
     )
 
@@ -290,7 +293,7 @@ def _post_gate(record: _Fields) -> Accepted:
     return Accepted(
         {
             "post_uri": _gated_post(record),
-            "embedding_rules": record.json("embeddingRules", []),
+            "embedding_rules": record.json("embeddingRules", list, []),
         }
     )
 
@@ -301,9 +304,7 @@ def _verification(record: _Fields) -> Accepted:
 
 
 def _label(record: _Fields) -> Accepted:
-    negated = record.json("neg", False)
-    if not isinstance(negated, bool):
-        raise Dropped("invalid_record")
+    negated = record.json("neg", bool, False)
     fields = {
         "src": record.did("src"),
         "subject": record.key("uri"),
