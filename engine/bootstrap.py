@@ -63,7 +63,7 @@ def run_on(
         crash_points = crashpoint.CrashPoints(
             boot.crash_points, boot.name, crashpoint.directory(Path(boot.run_dir))
         )
-    actor = None
+    actor = context = None
     try:
         exchange = Exchange(
             boot.name,
@@ -78,7 +78,8 @@ def run_on(
             signals=boot.signal_descriptor,
             orphaned=_end_as_orphan,
         )
-        actor = boot.actor(Context(exchange, boot.epoch, crash_points), boot.settings)
+        context = Context(exchange, boot.epoch, crash_points)
+        actor = boot.actor(context, boot.settings)
         actor.run()
         if actor.failure is None:
             exchange.close()
@@ -88,6 +89,9 @@ def run_on(
         # What the loop itself raises, outside of any handler, is a fault like all others.
         logger.exception("%s (generation %d) ends by a fault", boot.name, boot.generation)
         return error
+    finally:
+        if context is not None:
+            context.end()
     return actor.failure
 
 

@@ -45,6 +45,7 @@ class Context:
         self._exchange = exchange
         self._timers = Timers()
         self._crash_points = crash_points
+        self._at_end: list[Callable[[], None]] = []
         self.epoch = epoch
         self.inbox = Inbox(exchange, self._timers)
         self.clock: Clock = exchange.clock
@@ -202,6 +203,15 @@ class Context:
     def unwatch(self, fd: int) -> None:
         """Watch a descriptor no longer; do it before closing it."""
         self.inbox.unwatch(fd)
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Have something called when the loop has ended, in good order or by a fault."""
+        self._at_end.append(callback)
+
+    def end(self) -> None:
+        """Call what `at_end` was given, the latest first; for the engine alone."""
+        while self._at_end:
+            self._at_end.pop()()
 
     def wait(self, seconds: float) -> None:
         """Sleep inside a handler, serving control and acks; counts as progress.
