@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import IO, Final, Self
@@ -30,6 +31,10 @@ from engine.child import Boot
 
 ORPHAN_SECONDS: Final = 2.0
 """How long the loop of an orphan has to end by itself before its process is killed."""
+
+LARGEST_BOOT: Final = 48 * 1024
+"""Bytes of a pickled Boot. It goes through a pipe that holds 64 KiB: with more, the supervisor
+would wait for ever for a child that dies before it has read them."""
 
 REAP_SECONDS: Final = 5.0
 _COMM_BYTES: Final = 15
@@ -128,11 +133,15 @@ def _terminal_signals_blocked() -> Iterator[None]:
 class ChildProcess:
     """The process of one generation of an actor.
 
-    Raises OSError when the machine has no room for one more process, and whatever pickle raises
-    (TypeError, AttributeError, PicklingError) when the child's spec cannot be handed over.
+    Raises OSError when the machine has no room for one more process, whatever pickle raises
+    (TypeError, AttributeError, PicklingError) when the child's spec cannot be handed over, and
+    ValueError when it is too large for that.
     """
 
     def __init__(self, boot: Boot) -> None:
+        size = len(ForkingPickler.dumps(boot))
+        if size > LARGEST_BOOT:
+            raise ValueError(f"its spec takes {size} bytes, more than {LARGEST_BOOT}")
         context = multiprocessing.get_context("spawn")
         # Started now and not within `start`, where it would lift the mask too early.
         resource_tracker.ensure_running()

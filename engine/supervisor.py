@@ -173,8 +173,8 @@ class Supervisor:
             ward.begin(self._run, now)
         except ServiceFailed as error:
             self._stop(Outcome(error.exit_code, error.message, "fail"), now)
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            message = f"{ward.name} cannot be handed to its process: {error}"
+        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
+            message = f"{ward.name} cannot be handed to a process: {error}"
             self._stop(Outcome(EXIT_GAVE_UP, message, "fail"), now)
         except OSError as error:
             self._sentence(ward, Exit(orderly=False, reason=f"cannot be started: {error}"), now)
@@ -213,9 +213,9 @@ class Supervisor:
             return
         if isinstance(message, Finish):
             # What a child says of the whole run holds, even if it was its last word.
+            log.info(f"{name} has finished the run: shutting down", actor=name)
             self._stop(Outcome(0, "finished", "finish", message.report), now)
         elif isinstance(message, Fail):
-            log.error(message.message, actor=name, generation=generation)
             self._stop(Outcome(message.exit_code, message.message, "fail"), now)
         elif generation != ward.generation:
             return
@@ -327,9 +327,9 @@ class Supervisor:
         """Begin the shutdown. What fails while it goes on overrides that all was well."""
         if self._outcome is None or (self._outcome.exit_code == 0 and outcome.exit_code != 0):
             self._outcome = outcome
-        if self._ladder is None:
             if outcome.exit_code:
                 log.error(f"shutting down: {outcome.message}", exit_code=outcome.exit_code)
+        if self._ladder is None:
             self._judge.dismissals.clear()
             self._ladder = Ladder(self._wards, self._hub.send, now)
 

@@ -3,12 +3,12 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from signal import SIGKILL, Signals
 from typing import Any
 
 import psutil
@@ -37,6 +37,7 @@ class System:
                 [sys.executable, "-m", "tests.chaos.system", str(arena), json.dumps(topology)],
                 stdout=subprocess.PIPE,
                 stderr=log,
+                start_new_session=True,
             )
         self._seen: set[int] = set()
 
@@ -89,8 +90,12 @@ class System:
     def order(self, name: str, order: str) -> None:
         (self.arena / f"{name}.{order}").touch()
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         self.process.send_signal(number)
+
+    def signal_from_terminal(self, number: Signals) -> None:
+        """As the terminal does it: to the whole group of processes."""
+        os.killpg(self.process.pid, number)
 
     def outcome(self) -> dict[str, Any]:
         """Wait for the end. Returns the outcome, with the exit code of the process as "code"."""
@@ -110,7 +115,7 @@ class System:
         for pid in self.pids() | self._seen:
             if _name_of(pid) is not None and _is_of(pid, self.arena):
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, SIGKILL)
         self.process.kill()
         self.process.communicate()
 

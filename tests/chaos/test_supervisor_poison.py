@@ -28,7 +28,7 @@ def test_deaths_while_messages_are_sent_one_at_a_time_do_not_end_the_run(arena: 
         poison(system)
         system.wait_for_trace("poked sink c")
         system.wait_for_line("source sends to sink as usual again")
-        deaths = len(system.lines("sink died"))
+        deaths = len(system.lines("sink died:"))
         assert len(system.lines("of 2 restarts in 60 s")) == 2
         assert len(system.lines("as its messages are sent to it one at a time")) == deaths - 2 >= 2
         letters = FileDeadLetters.read(arena / "letters")
@@ -45,7 +45,7 @@ def test_deaths_after_the_isolation_count_again(arena: Path) -> None:
     with supervised(arena, *groups, edges=[("source", "sink", "tell")]) as system:
         poison(system)
         system.wait_for_line("source sends to sink as usual again")
-        system.wait_ready("sink", times=len(system.lines("sink died")) + 1)
+        system.wait_ready("sink", times=len(system.lines("sink died:")) + 1)
         system.order("sink", "die")
         outcome = system.outcome()
         assert outcome["code"] == 70

@@ -4,9 +4,10 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.chaos.supervised import group, service, soldier, supervised, wait_until
+from tests.chaos.supervised import group, service, soldier, supervised
 
 GROUPS = (service("db"), group("gate"), group("shard", "shard-0", "shard-1"), group("ingest"))
 NAMES = ("db", "gate", "shard-0", "shard-1", "ingest")
@@ -31,18 +32,27 @@ def test_a_signal_takes_all_down_in_the_reverse_order_of_their_start(
         assert list(arena.glob("run-*")) == []
 
 
-def test_a_ctrl_c_of_the_terminal_reaches_children_only_through_the_supervisor(
-    arena: Path,
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_the_terminal_sends_to_all_reaches_children_only_through_the_supervisor(
+    arena: Path, number: signal.Signals
 ) -> None:
     with supervised(arena, *GROUPS) as system:
-        pids = system.wait_ready(*NAMES)
-        for name in ("gate", "shard-0", "ingest"):
-            os.kill(pids[name], signal.SIGINT)
-            os.kill(pids[name], signal.SIGHUP)
-        system.order("gate", "poke")
-        system.wait_for_line("gate died: exit code 1: KeyError")
-        system.signal(signal.SIGINT)
-        assert system.outcome()["restarts"] == {"gate": 1}
+        system.wait_ready(*NAMES)
+        system.signal_from_terminal(number)
+        outcome = system.outcome()
+        assert (outcome["code"], outcome["stopped_by"]) == (0, number.name)
+        assert next(line for line in system.traces if line.startswith("stop")) == "stop ingest"
+        assert system.traces[-1] == "stop db"
+        downs = [event["reason"] for event in system.lines("is down")]
+        assert downs[:4] == ["in good order"] * 4
+
+
+def test_a_ctrl_c_while_children_are_born_neither_kills_them_nor_is_lost(arena: Path) -> None:
+    with supervised(arena, group("gate")) as system:
+        system.wait_for_line("gate starts")
+        system.signal_from_terminal(signal.SIGINT)
+        assert system.outcome()["stopped_by"] == "SIGINT"
+        assert "KeyboardInterrupt" not in (arena / "log").read_text()
 
 
 def test_a_sigterm_to_a_child_alone_drains_it_and_it_is_restarted(arena: Path) -> None:
@@ -202,15 +212,17 @@ def test_who_wants_the_status_of_the_system_gets_it(arena: Path) -> None:
         assert not [line for line in system.traces if line.startswith("status gate")]
 
 
-def test_no_zombie_is_kept(arena: Path) -> None:
+def test_neither_zombies_nor_descriptors_are_left_of_dead_children(arena: Path) -> None:
     with supervised(arena, group("gate", intensity=10)) as system:
-        for times in range(1, 4):
-            pids = system.wait_ready("gate", times=times)
-            os.kill(pids["gate"], signal.SIGKILL)
-            wait_until(
-                lambda pid=pids["gate"]: not Path(f"/proc/{pid}").exists(),  # type: ignore[misc]  # mypy sees no type in a lambda's default
-                lambda: "the killed child was not collected",
-            )
+        supervisor = psutil.Process(system.process.pid)
+        descriptors = []
+        for times in range(1, 5):
+            pid = system.wait_ready("gate", times=times)["gate"]
+            descriptors.append(supervisor.num_fds())
+            os.kill(pid, signal.SIGKILL)
+            system.wait_ready("gate", times=times + 1)
+            assert not psutil.pid_exists(pid)
+        assert len(set(descriptors)) == 1
 
 
 def test_a_third_ctrl_c_kills_even_a_service_that_does_not_stop(arena: Path) -> None:
