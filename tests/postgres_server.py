@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from actors.store.binaries import Binaries, from_package, from_path
+from actors.store.binaries import COPIES, Binaries, from_package, from_path
 from actors.store.embedded import EmbeddedPostgres
 
 # Where Debian puts a PostgreSQL of another major version than the embedded one.
@@ -71,6 +71,7 @@ def make_server(
     overrides: Mapping[str, str] = UNSAFE_BUT_FAST,
     find: Callable[[], Binaries] = package_binaries,
     options: SmallServer | None = None,
+    copies: Path = COPIES,
 ) -> EmbeddedPostgres:
     """A server below `folder`, not started."""
     return EmbeddedPostgres(
@@ -79,7 +80,7 @@ def make_server(
         options or SmallServer(),
         overrides=overrides,
         find=find,
-        copies=folder / "copies",
+        copies=copies,
     )
 
 

