@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import errors
 
+from actors.store.arrays import register
 from actors.store.database import connect
 
 # What actors hold and hand back without knowing psycopg.
@@ -46,7 +47,7 @@ def open_session(settings: SessionSettings, actor: str) -> Connection:
     crash of PostgreSQL, since nobody sends it again.
     """
     with away():
-        return connect(
+        connection = connect(
             settings.conninfo,
             application_name=f"skyshard {actor}",
             connect_seconds=settings.connect_seconds,
@@ -57,6 +58,8 @@ def open_session(settings: SessionSettings, actor: str) -> Connection:
                 "synchronous_commit": "on",
             },
         )
+    register(connection)
+    return connection
 
 
 @contextmanager
