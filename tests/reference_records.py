@@ -94,14 +94,17 @@ class _Fields:
         return _strong_ref(self.value.get(name))
 
     def blob(self, name: str) -> str | None:
+        """The CID of a blob; the old kind, from before there was a `ref`, gives it as text."""
         found = self.value.get(name)
         if found is None:
             return None
         if not isinstance(found, dict):
             raise Dropped("invalid_record")
         ref = found.get("ref")
-        link = ref.get("$link") if isinstance(ref, dict) else None
-        return link if isinstance(link, str) else None
+        link = ref.get("$link") if isinstance(ref, dict) else found.get("cid")
+        if not isinstance(link, str):
+            raise Dropped("invalid_record")
+        return link
 
     def json(self, name: str, kind: type, default: Any = None) -> Any:
         found = self.value.get(name)
@@ -197,7 +200,7 @@ def _list(record: _Fields) -> Accepted:
     return Accepted(
         {
             "name": record.text("name"),
-            "purpose": record.key("purpose"),
+            "purpose": record.text("purpose"),
             "description": record.optional_text("description"),
             "avatar_url": record.blob("avatar"),
         }
@@ -213,10 +216,7 @@ def _list_item(record: _Fields) -> Accepted:
 
 
 def _starter_pack(record: _Fields) -> Accepted:
-    list_uri = None
-    if record.value.get("list") is not None:
-        record.uri("list")
-        list_uri = record.text("list")
+    list_uri = None if record.value.get("list") is None else record.key("list")
     return Accepted(
         {
             "name": record.text("name"),
