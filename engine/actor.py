@@ -11,6 +11,7 @@ import pykka
 
 from engine.address import Address
 from engine.context import Context
+from engine.crashpoint import Killed
 from engine.delivery import Delivery
 from engine.errors import Stopping
 from engine.inbox import Inbox
@@ -81,7 +82,10 @@ class Actor(pykka.ThreadingActor):
     def run(self) -> None:
         """Run the loop in this thread until the actor ends; see `failure` for how it did."""
         pykka.ActorRegistry.register(self.actor_ref)
-        self._start_actor_loop()
+        try:
+            self._start_actor_loop()
+        finally:
+            pykka.ActorRegistry.unregister(self.actor_ref)
 
     def on_receive(self, message: Callable[[], None]) -> None:
         """Run one item of the inbox; called by Pykka's loop."""
@@ -112,6 +116,8 @@ class Actor(pykka.ThreadingActor):
         if isinstance(exception_value, Stopping) or self.failure is not None:
             return
         self.failure = exception_value
+        if isinstance(exception_value, Killed):
+            return
         logger.error(
             "%s (generation %d) ends by an unexpected exception",
             self.context.name,

@@ -48,7 +48,7 @@ class Burial:
                 receiver=receiver,
                 receiver_generation=generation,
                 kind=lane.name.lower(),
-                reason=f"delivered alone, it killed {receiver}, whose window had killed two before",
+                reason=f"delivered by itself, it killed {receiver} again and again",
                 body=body,
             )
         )

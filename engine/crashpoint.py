@@ -24,6 +24,10 @@ DIRECTORY_VARIABLE = "SKYSHARD_CRASH_DIR"
 _SIGKILL = 9
 
 
+class Killed(BaseException):
+    """Stands for the death of a process where, in a simulation, there is no process to kill."""
+
+
 @dataclass(frozen=True)
 class Armed:
     """One armed crash point: at the ``nth`` pass (from 1) of ``name`` in ``actor``'s process."""

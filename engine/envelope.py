@@ -19,6 +19,8 @@ class Kind(IntEnum):
     """The answer to the ask of the same number."""
     ACK = 5
     """Everything on the lane up to this number is done (on the ask lane: this number alone)."""
+    BEGUN = 6
+    """The receiver is about to handle the message of this number, which came alone."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -221,6 +221,10 @@ class Exchange:
         if not lane.accept(envelope.generation, envelope.number):
             peer.ghosts.add()
             return False
+        if envelope.alone:
+            # Should it kill this actor, the sender will know that it was this one.
+            back = (envelope.sender, envelope.generation, envelope.number)
+            self.carrier.answer(self._back(Kind.BEGUN, envelope.lane, *back))
         peer.received.add()
         self.handled += 1
         return True
@@ -279,13 +283,8 @@ class Exchange:
         peer.sent.add(len(entries))
 
     def _tell_acks(self, now: float) -> None:
-        if not self._unacked:
-            return
-        if (
-            self.deliveries
-            and self._unacked < _ACK_AT_LATEST
-            and now - self._acked_at < _ACK_SECONDS
-        ):
+        young = self._unacked < _ACK_AT_LATEST and now - self._acked_at < _ACK_SECONDS
+        if not self._unacked or (self.deliveries and young):
             return
         self._unacked = 0
         self._acked_at = now
@@ -318,6 +317,9 @@ class Exchange:
             peer.asks.settle(envelope.number, body if envelope.kind is Kind.REPLY else None)
             return
         window = peer.window(envelope.lane)
+        if envelope.kind is Kind.BEGUN:
+            window.begun(envelope.number)
+            return
         self._free(peer, window.ack(envelope.number))
         self._send(peer, window)
 

@@ -16,6 +16,14 @@ from engine.errors import MessageTooBig, TransportFault
 DEATHS_BEFORE_ISOLATION = 2
 """So many generations in a row must die on a window that has not moved before it is isolated."""
 
+DEATHS_BEFORE_BURIAL = 3
+"""And so many on a message that was delivered by itself and cannot be split. More than one, as a
+death may fall together with a delivery by chance, and burying a harmless message loses it."""
+
+UNPROVEN_BEFORE_BURIAL = 6
+"""The same where the receiver never said that it had begun with the message: it may have died of
+something else, or too quickly to say so."""
+
 
 @dataclass(slots=True, eq=False)
 class Entry:
@@ -31,6 +39,9 @@ class Entry:
     bytes: int
     number: int = 0
     alone: bool = False
+    begun: bool = False
+    deaths: int = 0
+    unproven: int = 0
 
 
 @dataclass(slots=True)
@@ -185,12 +196,18 @@ class Window:
             tokens.extend(self._pop())
         return tokens
 
+    def begun(self, number: int) -> None:
+        """The receiver is about to handle the message that was delivered by itself."""
+        if self._to_isolate and self._sent and self._entries[0].number == number:
+            self._entries[0].begun = True
+
     def bury(self) -> list[Any]:
         """Remove the condemned head, which is a dead letter now; returns its token, if any."""
         return self._pop()
 
     def _number(self, entry: Entry) -> Entry:
         entry.number = self._next
+        entry.begun = False
         self._next += 1
         self._sent += 1
         return entry
@@ -206,9 +223,16 @@ class Window:
         return [] if entry.token is None else [entry.token]
 
     def _condemn(self, head: Entry, loss: Loss) -> None:
+        if head.begun:
+            head.deaths += 1
+        else:
+            head.unproven += 1
+            if head.unproven < UNPROVEN_BEFORE_BURIAL:
+                return
         bodies = self._split(head.body)
         if len(bodies) < 2:
-            loss.condemned = head
+            if head.deaths >= DEATHS_BEFORE_BURIAL or head.unproven >= UNPROVEN_BEFORE_BURIAL:
+                loss.condemned = head
             return
         parts = [Entry(body, None, 0, 0) for body in bodies]
         parts[-1].token = head.token

@@ -12,7 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from engine.edge import Incoming
 from engine.errors import MessageTooBig, NumberGap, TransportFault
-from engine.window import Entry, Window
+from engine.window import (
+    DEATHS_BEFORE_BURIAL,
+    DEATHS_BEFORE_ISOLATION,
+    UNPROVEN_BEFORE_BURIAL,
+    Entry,
+    Window,
+)
 
 MESSAGES = 6
 BYTES = 40
@@ -104,6 +110,7 @@ class Conversation(RuleBasedStateMachine):
         assert self.lane.accept(1, number)
         items = items_of(body)
         if alone:
+            self.window.begun(number)
             assert not self.held, "a message delivered alone came together with others"
         for item in items:
             if item in self.deadly:
@@ -192,6 +199,8 @@ def test_only_what_killed_is_buried_where_all_deaths_are_its_own() -> None:
         window.connect()
         while entries := window.take():
             for entry in entries:
+                if entry.alone:
+                    window.begun(entry.number)
                 if 5 in items_of(entry.body):
                     deaths += 1
                     loss = window.disconnect(crashed=True)
@@ -206,8 +215,21 @@ def test_only_what_killed_is_buried_where_all_deaths_are_its_own() -> None:
     assert buried == [b"5"]
     assert handled == [1, 2, 3, 4]
     assert tokens == ["a", "b"]
-    assert deaths == 4
+    assert deaths == DEATHS_BEFORE_ISOLATION + 1 + DEATHS_BEFORE_BURIAL
     assert not window.isolating
+
+
+def test_deaths_before_a_message_was_begun_are_held_against_it_only_after_many() -> None:
+    window = Window(10, 1000, keeps=True, split=split)
+    told(window, 1)
+    deaths = 0
+    while True:
+        window.connect()
+        window.take()
+        deaths += 1
+        if window.disconnect(crashed=True).condemned is not None:
+            break
+    assert deaths == DEATHS_BEFORE_ISOLATION + UNPROVEN_BEFORE_BURIAL
 
 
 def test_what_is_told_during_an_isolation_waits_for_its_end_and_then_flows_again() -> None:

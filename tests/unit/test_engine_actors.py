@@ -14,6 +14,7 @@ from engine.deadletter import FileDeadLetters
 from engine.errors import ActorAway, AskFailed, AskTimeout, MailboxFull
 from engine.message import Message
 from engine.topology import Edge, EdgeKind
+from engine.window import DEATHS_BEFORE_BURIAL, DEATHS_BEFORE_ISOLATION
 from tests.unit.engine_harness import Harness
 
 
@@ -197,7 +198,7 @@ def test_a_message_that_kills_two_generations_is_isolated_and_only_its_bad_part_
         letters = FileDeadLetters.read(harness.letters)
         assert len(letters) == 1
         assert (letters[0].sender, letters[0].receiver) == ("source", "sink")
-        assert deaths == 4
+        assert deaths == DEATHS_BEFORE_ISOLATION + 1 + DEATHS_BEFORE_BURIAL
         assert harness.of("source", Isolating) == [
             Isolating("sink", True),
             Isolating("sink", False),
