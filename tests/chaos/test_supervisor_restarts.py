@@ -37,6 +37,7 @@ def test_peers_hear_of_a_death_and_of_the_next_generation_and_others_do_not(aren
     with supervised(arena, *groups, edges=[("ingest", "shard", "tell")]) as system:
         before = system.wait_ready("gate", "shard-0", "shard-1", "ingest")
         system.wait_for_trace("peer ingest shard-0 1 up")
+        system.wait_for_trace("peer shard-0 ingest 1 up")
         os.kill(before["shard-0"], signal.SIGKILL)
         system.wait_for_trace("peer ingest shard-0 1 down")
         system.wait_for_trace("peer ingest shard-0 2 up")
