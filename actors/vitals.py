@@ -23,6 +23,17 @@ CONNECTED: Final = "ingest_connected"
 CHECKPOINT: Final = "ingest_checkpoint"
 """Gauge: the saved cursor; every event up to it is durable."""
 
+INGEST_DROPS: Final = "ingest_drops_total"
+"""Counter, by reason: frames that ingest left out."""
+DROPS: Final = "drops_total"
+"""Counter, by reason: what the shards left out."""
+COMMITS: Final = "commits_total"
+REPLAYED: Final = "replayed_total"
+DISCONTINUOUS: Final = "discontinuous_total"
+OPERATIONS: Final = "operations_total"
+"""Counter, by table and action: operations applied."""
+USERS_CREATED: Final = "users_created_total"
+
 
 class Vitals(msgspec.Struct, frozen=True):
     """Events read so far, lag in seconds (None: nothing to tell it by), and the saved cursor."""

@@ -31,6 +31,7 @@ from engine.control import (
 from engine.deadletter import DeadLetterSink
 from engine.envelope import Envelope, Kind
 from engine.errors import Stopping, TransportFault, UnknownEdge
+from engine.invariants import generation_follows
 from engine.message import Codec, Message
 from engine.metrics import Metrics
 from engine.peer import Peer
@@ -203,7 +204,7 @@ class Exchange:
         """Take note that a message is about to be handled; False if a ghost sent it.
 
         Raises:
-            NumberGap: messages before it are missing.
+            InvariantViolated: messages before it are missing.
             TransportFault: it is not for this generation of this actor.
             UnknownEdge: the topology has no such edge.
         """
@@ -258,8 +259,12 @@ class Exchange:
                 self.calls.append(self.hooks.on_drain)
 
     def close(self) -> None:
-        """Tell the last acks and close the dead-letter sink; the carrier is its owner's."""
+        """Tell the last acks and figures, and close the dead-letter sink.
+
+        The carrier is its owner's.
+        """
         self._tell_acks(float("inf"))
+        self.report_progress("")
         self._burial.close()
 
     def _split(self, body: bytes) -> Sequence[bytes]:
@@ -351,8 +356,7 @@ class Exchange:
                     self.calls.append(partial(self.hooks.on_status, status))
 
     def _peer_up(self, peer: Peer, generation: int, endpoint: str) -> None:
-        if generation <= peer.generation and (peer.up or generation < peer.generation):
-            return
+        generation_follows(peer.name, peer.generation, generation)
         if peer.up:
             self._peer_down(peer, peer.generation, crashed=False)
         peer.generation = generation
