@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.address import Address
-from engine.errors import NumberGap, TransportFault
+from engine.errors import TransportFault
+from engine.invariants import Invariant, InvariantViolated
 
 
 class Incoming:
@@ -31,16 +32,15 @@ class Incoming:
         """Take note of a message; False if it comes from a ghost and must not be delivered.
 
         Raises:
-            NumberGap: messages before it are missing, or it came twice.
+            InvariantViolated: messages before it are missing, or it came twice.
         """
         if generation < self.generation:
             return False
         self.renew(generation)
         if number != self.delivered + 1:
-            raise NumberGap(
-                f"message {number} of {self.sender} (generation {generation}) came after"
-                f" {self.delivered}: the transport lost or repeated some; ends so that they are"
-                " sent again"
+            raise InvariantViolated(
+                Invariant.NUMBERS_FOLLOW,
+                f"{number} of {self.sender} (generation {generation}) came after {self.delivered}",
             )
         self.delivered = number
         return True

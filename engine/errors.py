@@ -56,10 +56,6 @@ class Stopping(EngineError):
     """
 
 
-class NumberGap(EngineError):
-    """A message is missing between two that arrived: the transport broke its order."""
-
-
 class IoThreadDied(EngineError):
     """The I/O thread of an actor ended by an error, or ended though nobody asked it to."""
 

@@ -103,9 +103,7 @@ class Exchange:
         self._unacked = 0
         self._acked_at = 0.0
         self._report_at = 0.0
-        names = dict.fromkeys(
-            edge.receiver if edge.sender == name else edge.sender for edge in edges
-        )
+        names = dict.fromkeys(e.receiver if e.sender == name else e.sender for e in edges)
         self.peers: Mapping[Address, Peer] = {
             peer: Peer(
                 name,

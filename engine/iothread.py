@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from engine.context import Context
 from engine.errors import IoThreadDied, IoThreadStalled
+from engine.invariants import queue_bounded
 
 T = TypeVar("T")
 Deliver: TypeAlias = Callable[[T], Awaitable[None]]
@@ -196,6 +197,9 @@ class IoThread(Generic[T]):
             self._bytes += size
             if len(queue) == 1:
                 os.eventfd_write(self.descriptor, 1)
+            else:
+                limits = self._limit_items, self._limit_bytes
+                queue_bounded(self._thread.name, len(queue), self._bytes, *limits)
         return True
 
     def _look(self) -> None:

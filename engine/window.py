@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.errors import MessageTooBig, TransportFault
+from engine.errors import MessageTooBig
+from engine.invariants import ack_follows, window_bounded
 
 DEATHS_BEFORE_ISOLATION = 2
 """So many generations in a row must die on a window that has not moved before it is isolated."""
@@ -91,6 +92,7 @@ class Window:
         self._entries: deque[Entry] = deque()
         self._sent = 0
         self._next = 1
+        self._acked = 0
         self._deaths = 0
         self._died_on: Entry | None = None
         self._to_isolate = 0
@@ -135,6 +137,7 @@ class Window:
         self.used_messages += 1
         self.used_bytes += size
         self._entries.append(Entry(body, token, 1, size))
+        window_bounded(self.used_messages, self.used_bytes, self.limit_messages, self.limit_bytes)
 
     def take(self) -> list[Entry]:
         """Return, numbered, what is to be sent now; it counts as sent from here on."""
@@ -153,8 +156,8 @@ class Window:
     def connect(self) -> None:
         """A new generation of the receiver is up: number and send everything anew."""
         self.connected = True
-        self._sent = 0
         self._next = 1
+        self._acked = 0
 
     def disconnect(self, *, crashed: bool) -> Loss:
         """The receiver's generation is gone; `crashed` unless it stopped in good order."""
@@ -183,13 +186,11 @@ class Window:
         """Everything up to this number is done. Returns the tokens that it frees, in order.
 
         Raises:
-            TransportFault: nothing of that number was ever sent on this connection.
+            InvariantViolated: nothing of that number was sent on this connection, or a later one
+                was acked before.
         """
-        if number >= self._next:
-            raise TransportFault(
-                f"message {number} was acked, but only {self._next - 1} were sent: the receiver"
-                " counts wrongly"
-            )
+        ack_follows(self._acked, number, self._next - 1)
+        self._acked = number
         tokens = []
         while self._sent and self._entries[0].number <= number:
             self._sent -= 1

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.edge import Incoming
-from engine.errors import MessageTooBig, NumberGap, TransportFault
+from engine.errors import MessageTooBig
+from engine.invariants import InvariantViolated, window_bounded
 from engine.window import (
     DEATHS_BEFORE_BURIAL,
     DEATHS_BEFORE_ISOLATION,
@@ -133,9 +134,10 @@ class Conversation(RuleBasedStateMachine):
 
     @invariant()
     def bounds_hold(self) -> None:
-        messages, size = self.window.room()
-        assert 0 <= messages <= MESSAGES
-        assert 0 <= size <= BYTES
+        window = self.window
+        window_bounded(window.used_messages, window.used_bytes, MESSAGES, BYTES)
+        assert window.room()[0] >= 0
+        assert window.room()[1] >= 0
 
     @invariant()
     def tokens_come_once_and_in_order(self) -> None:
@@ -219,6 +221,47 @@ def test_only_what_killed_is_buried_where_all_deaths_are_its_own() -> None:
     assert not window.isolating
 
 
+def isolated(*bodies: bytes) -> Window:
+    """A window on which as many generations have died as it takes to isolate it."""
+    window = Window(10, 1000, keeps=True, split=split)
+    for body in bodies:
+        window.push(body, body)
+    for _ in range(DEATHS_BEFORE_ISOLATION):
+        window.connect()
+        window.take()
+        window.disconnect(crashed=True)
+    return window
+
+
+def die_alone(window: Window, *, begun: bool) -> Entry | None:
+    window.connect()
+    entry = window.take()[0]
+    if begun:
+        window.begun(entry.number)
+    return window.disconnect(crashed=True).condemned
+
+
+def test_the_token_of_a_split_message_comes_with_its_last_part() -> None:
+    window = isolated(b"1,2")
+    assert die_alone(window, begun=True) is None
+    window.connect()
+    assert [entry.body for entry in window.take()] == [b"1"]
+    assert window.ack(1) == []
+    assert window.room()[0] == 9
+    assert [entry.body for entry in window.take()] == [b"2"]
+    assert window.ack(2) == [b"1,2"]
+
+
+def test_a_death_before_this_delivery_was_begun_is_no_evidence_though_an_earlier_one_was() -> None:
+    window = isolated(b"1")
+    for _ in range(DEATHS_BEFORE_BURIAL - 1):
+        assert die_alone(window, begun=True) is None
+    assert die_alone(window, begun=False) is None
+    condemned = die_alone(window, begun=True)
+    assert condemned is not None
+    assert condemned.body == b"1"
+
+
 def test_deaths_before_a_message_was_begun_are_held_against_it_only_after_many() -> None:
     window = Window(10, 1000, keeps=True, split=split)
     told(window, 1)
@@ -283,14 +326,14 @@ def test_a_message_larger_than_the_window_is_refused_at_once() -> None:
 def test_an_ack_of_what_was_never_sent_is_a_fault() -> None:
     window = Window(2, 10, keeps=True, split=split)
     window.connect()
-    with pytest.raises(TransportFault):
+    with pytest.raises(InvariantViolated, match="ACKS_FOLLOW"):
         window.ack(1)
 
 
 def test_a_gap_in_the_numbers_is_a_fault_and_a_ghost_is_ignored() -> None:
     lane = Incoming("sender")
     assert lane.accept(2, 1)
-    with pytest.raises(NumberGap):
+    with pytest.raises(InvariantViolated, match="NUMBERS_FOLLOW"):
         lane.accept(2, 3)
     assert not lane.accept(1, 2)
     lane.renew(3)

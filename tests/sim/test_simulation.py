@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.errors import NumberGap
+from engine.invariants import Invariant
+from engine.message import Codec
 from engine.simulation import Faults, Simulation, SimulationStuck
 from tests.sim.pipeline import STORES, Numbers, World, topology
 
@@ -101,8 +102,6 @@ def test_poison_is_isolated_and_buried_and_the_stream_goes_on() -> None:
 
 
 def simulation_bytes(item: int) -> bytes:
-    from engine.message import Codec
-
     return Codec((Numbers,)).encode(Numbers((item,)))
 
 
@@ -141,5 +140,5 @@ def test_a_lost_message_is_noticed_as_a_gap_and_made_good() -> None:
         simulation.run(lambda: len(life.data) > 1)
         life.data.popleft()
         simulation.run()
-        assert any(NumberGap.__name__ in line for _, line in simulation.faults_seen)
+        assert any(Invariant.NUMBERS_FOLLOW.name in line for _, line in simulation.faults_seen)
     check(world)
