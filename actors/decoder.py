@@ -6,7 +6,6 @@ goes on: a broken record costs itself, a broken commit its records, never more.
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from actors.atproto import cid, commit, datamodel, datetimes, frames
 from actors.atproto.errors import WireError
@@ -14,22 +13,16 @@ from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.drops import Drop, DropReason
 from actors.records import record_type
 from actors.records.record import RecordType, Row, Source
-from actors.store.batch import AppliedCommit, Change, Operation, SyncState
-
-
-class Dropped(NamedTuple):
-    """One drop: its reason, what it concerned (uri or DID), and what was wrong."""
-
-    reason: str
-    subject: str
-    detail: str
+from actors.store.batch import AppliedCommit, Change, Dropped, Operation, SyncState
 
 
 @dataclass(slots=True)
 class Batch:
     """Decoded changes in the order of the stream, and what decoding them brought to light.
 
-    `authors` and `subjects` are the DIDs that need `users` rows; `events` counts frames by kind.
+    `authors` and `subjects` are the DIDs that need `users` rows; `events` counts frames by kind;
+    `drops` are frames and commits of which nothing could be used (a commit carries those of its
+    records itself).
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -63,6 +56,14 @@ class Batch:
     def _drop(self, reason: str, subject: str, detail: str) -> None:
         self.drops.append(Dropped(str(reason), subject, detail))
 
+    def tallies(self) -> dict[str, int]:
+        """Return what is counted for the run, by name; what commits did is counted with them."""
+        tallies = {f"events.{kind}": count for kind, count in self.events.items()}
+        for drop in self.drops:
+            name = f"drop.{drop.reason}"
+            tallies[name] = tallies.get(name, 0) + 1
+        return tallies
+
     def _sync(self, event: Sync) -> None:
         try:
             signed = commit.open_sync(event)
@@ -81,6 +82,7 @@ class Batch:
         time = datetimes.to_microseconds(event.time)
         seq = str(event.seq)
         operations = []
+        drops: list[Dropped] = []
         for op in opened.ops:
             collection, rkey = op.collection, op.rkey
             uri = f"at://{did}/{collection}/{rkey}"
@@ -88,25 +90,33 @@ class Batch:
             if type_.only_key is not None and rkey != type_.only_key:
                 if op.action is not Action.DELETE:
                     detail = f"the key of {collection} must be {type_.only_key}"
-                    self._drop(DropReason.NOT_AUTHORIZED, uri, detail)
+                    drops.append(Dropped(DropReason.NOT_AUTHORIZED, uri, detail))
                 continue
             text = "" if op.cid is None else cid.to_text(op.cid)
             row: Row | None = None
             if op.problem is not None:
-                self._drop(op.problem, uri, "the commit's blocks do not hold it as they should")
+                detail = "the commit's blocks do not hold it as they should"
+                drops.append(Dropped(op.problem, uri, detail))
             elif op.record is not None:
                 source = Source(uri, did, rkey, text, time, seq, event.rev)
-                row = self._row(type_, source, op.record, collection)
+                row = self._row(type_, source, op.record, collection, drops)
             key = type_.key(uri, did, rkey)
             operations.append(Operation(type_, key, uri, text, row))
         self.authors.add(did)
         self.changes.append(
             AppliedCommit(
-                did, event.rev, event.since, event.prev_data, opened.signed.data, operations
+                did, event.rev, event.since, event.prev_data, opened.signed.data, operations, drops
             )
         )
 
-    def _row(self, type_: RecordType, source: Source, block: bytes, collection: str) -> Row | None:
+    def _row(
+        self,
+        type_: RecordType,
+        source: Source,
+        block: bytes,
+        collection: str,
+        drops: list[Dropped],
+    ) -> Row | None:
         """Make the row of a record; None and a drop where it cannot be indexed.
 
         The repository no longer holds what the key named before, so a dropped record still ends it.
@@ -114,13 +124,12 @@ class Batch:
         try:
             data, sanitised = datamodel.to_data(block)
             if data["$type"] != collection:
-                self._drop(
-                    DropReason.TYPE_MISMATCH, source.uri, f"$type is {data['$type'][:100]!r}"
-                )
+                detail = f"$type is {data['$type'][:100]!r}"
+                drops.append(Dropped(DropReason.TYPE_MISMATCH, source.uri, detail))
                 return None
             row = type_.build(source, data)
         except (WireError, Drop) as error:
-            self._drop(error.reason, source.uri, error.detail)
+            drops.append(Dropped(str(error.reason), source.uri, error.detail))
             return None
         self.sanitised += sanitised
         self.subjects.update(row.subjects)

@@ -12,7 +12,7 @@ import structlog
 from actors.decoder import Batch
 from actors.messages import CreateUsers, EnsureUsers, Frames, OutboxWork, SweepOutbox
 from actors.recent import Recent
-from actors.store.batch import Outcome
+from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
 from actors.store.session import DatabaseAway, SessionSettings, wait_for_session
@@ -138,13 +138,10 @@ class Shard(Actor):
         work = []
         if unknown:
             work.append((GATE, self._codec.encode(CreateUsers(unknown))))
-        tallies = {f"events.{kind}": count for kind, count in batch.events.items()}
-        for drop in batch.drops:
-            name = f"drop.{drop.reason}"
-            tallies[name] = tallies.get(name, 0) + 1
+        tallies = batch.tallies()
         while True:
             try:
-                outcome, refusals = apply_bisecting(
+                outcome = apply_bisecting(
                     self._writer, batch.changes, work, tallies, self.context.wait
                 )
                 break
@@ -160,10 +157,8 @@ class Shard(Actor):
                     "PostgreSQL is back",
                     seconds=round(self.context.clock.monotonic() - began, 1),
                 )
-        for drop in batch.drops:
-            self._count_drop(drop.reason, drop.subject, drop.detail)
-        for refusal in refusals:
-            self._count_drop("database_refused", refusal.uri, refusal.detail)
+        for drop in (*batch.drops, *outcome.drops):
+            self._count_drop(drop)
         self._count(outcome)
         self._known.update(unknown)
         self._send_work(outcome, work)
@@ -241,14 +236,10 @@ class Shard(Actor):
             "operations_total", "Operations applied", table=table, action=action
         )
 
-    def _count_drop(self, reason: str, subject: str, detail: str) -> None:
+    def _count_drop(self, drop: Dropped) -> None:
+        reason = drop.reason
         self.context.metrics.counter("drops_total", "Bad input stepped over", reason=reason).add()
         logged = self._logged[reason] = self._logged.get(reason, 0) + 1
         if logged <= LOGGED_DROPS:
-            log.info(
-                "dropped",
-                reason=reason,
-                subject=subject,
-                detail=detail,
-                note="further ones are only counted" if logged == LOGGED_DROPS else None,
-            )
+            rest = " (further ones are only counted)" if logged == LOGGED_DROPS else ""
+            log.info(f"dropped{rest}", reason=reason, subject=drop.subject, detail=drop.detail)

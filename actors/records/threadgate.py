@@ -1,7 +1,5 @@
 """`app.bsky.feed.threadgate`: who may reply to a post. Only the post's author may say so."""
 
-from typing import Any
-
 from actors.records import fields
 from actors.records.record import Json, RecordType, Row, Source
 
@@ -18,15 +16,17 @@ def build(source: Source, data: Json) -> Row:
     allow = fields.optional_array(data, "allow")
     rules = [rule for rule in allow or () if type(rule) is dict]
     kinds = {rule.get("$type") for rule in rules if type(rule.get("$type")) is str}
-    lists: list[Any] = [
-        rule.get("list") for rule in rules if rule.get("$type") == f"{_RULE}listRule"
+    lists = [
+        of_list
+        for rule in rules
+        if rule.get("$type") == f"{_RULE}listRule" and type(of_list := rule.get("list")) is str
     ]
     values = (
         post,
         source.did,
         allow is None or f"{_RULE}mentionRule" in kinds,
         allow is None or f"{_RULE}followingRule" in kinds,
-        bool(lists),
+        f"{_RULE}listRule" in kinds,
         fields.encode_json(lists),
         fields.record_time(data, source),
         fields.optional_json(allow),

@@ -23,8 +23,20 @@ class Operation(NamedTuple):
     row: Row | None
 
 
+class Dropped(NamedTuple):
+    """One drop: its reason, what it concerned (uri or DID), and what was wrong."""
+
+    reason: str
+    subject: str
+    detail: str
+
+
 class AppliedCommit(NamedTuple):
-    """A commit ready to be applied, operations folded per key; `data`, `prev_data` are CIDs."""
+    """A commit ready to be applied, its operations folded per key.
+
+    `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed, which count
+    when the commit does.
+    """
 
     did: str
     rev: str
@@ -32,6 +44,7 @@ class AppliedCommit(NamedTuple):
     prev_data: bytes | None
     data: bytes
     operations: Sequence[Operation]
+    drops: Sequence[Dropped] = ()
 
 
 class SyncState(NamedTuple):
@@ -61,6 +74,7 @@ class Outcome:
     out_of_step: int = 0
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     outbox: list[int] = field(default_factory=list)
+    drops: list[Dropped] = field(default_factory=list)
     retries: int = 0
 
     def tallies(self) -> dict[str, int]:
@@ -74,6 +88,9 @@ class Outcome:
         }
         for (table, action), amount in self.operations.items():
             tallies[f"ops.{table}.{action}"] = amount
+        for drop in self.drops:
+            name = f"drop.{drop.reason}"
+            tallies[name] = tallies.get(name, 0) + 1
         return tallies
 
     def add(self, other: "Outcome") -> None:
@@ -84,4 +101,5 @@ class Outcome:
         self.out_of_step += other.out_of_step
         self.operations.update(other.operations)
         self.outbox.extend(other.outbox)
+        self.drops.extend(other.drops)
         self.retries += other.retries

@@ -4,17 +4,10 @@ That record is a drop; everything else of the batch is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
-from actors.store.batch import AppliedCommit, Change, Outcome
+from actors.drops import DropReason
+from actors.store.batch import AppliedCommit, Change, Dropped, Outcome
 from actors.store.writer import BatchRefused, Writer
-
-
-class Refusal(NamedTuple):
-    """A record that PostgreSQL refuses, and what it said."""
-
-    uri: str
-    detail: str
 
 
 def apply_bisecting(
@@ -23,33 +16,28 @@ def apply_bisecting(
     work: Sequence[tuple[str, bytes]],
     tallies: Mapping[str, int],
     wait: Callable[[float], None],
-) -> tuple[Outcome, list[Refusal]]:
-    """Apply a batch; returns what it did and which records were refused.
+) -> Outcome:
+    """Apply a batch; returns what it did, refused records among its drops.
 
     Raises as `Writer.apply`, and BatchRefused only where what is refused is no record.
     """
     try:
-        return writer.apply(changes, work, tallies, wait), []
+        return writer.apply(changes, work, tallies, wait)
     except BatchRefused as refused:
         if len(changes) > 1:
             middle = len(changes) // 2
-            outcome, refusals = apply_bisecting(writer, changes[:middle], work, tallies, wait)
-            later, more = apply_bisecting(writer, changes[middle:], (), {}, wait)
-            outcome.add(later)
-            return outcome, refusals + more
+            outcome = apply_bisecting(writer, changes[:middle], work, tallies, wait)
+            outcome.add(apply_bisecting(writer, changes[middle:], (), {}, wait))
+            return outcome
         only = changes[0] if changes else None
         if not isinstance(only, AppliedCommit) or not only.operations:
             raise
         reason = str(refused)
-    commit, refusals = _without_refused(writer, only, reason)
-    counted = {**tallies, "drop.database_refused": len(refusals)}
-    return writer.apply([commit], work, counted, wait), refusals
+    return writer.apply([_without_refused(writer, only, reason)], work, tallies, wait)
 
 
-def _without_refused(
-    writer: Writer, commit: AppliedCommit, reason: str
-) -> tuple[AppliedCommit, list[Refusal]]:
-    """Return the commit with every refused record gone from it.
+def _without_refused(writer: Writer, commit: AppliedCommit, reason: str) -> AppliedCommit:
+    """Return the commit with every refused record gone from it, and a drop for each.
 
     A record is tried alone; where none is refused alone, they are refused together, and all go.
     """
@@ -67,7 +55,5 @@ def _without_refused(
         operation._replace(row=None, cid="") if operation.uri in refusals else operation
         for operation in commit.operations
     ]
-    return (
-        commit._replace(operations=operations),
-        [Refusal(uri, detail) for uri, detail in refusals.items()],
-    )
+    drops = [Dropped(DropReason.DATABASE_REFUSED, uri, why) for uri, why in refusals.items()]
+    return commit._replace(operations=operations, drops=[*commit.drops, *drops])

@@ -139,6 +139,7 @@ def fold(
                 outcome.discontinuous += 1
             repos[did] = Repo(change.rev, change.data, repo.out_of_step or not follows)
         outcome.commits += 1
+        outcome.drops.extend(change.drops)
         for operation in change.operations:
             table = operation.type.table
             final[table][operation.key] = operation
@@ -193,23 +194,22 @@ def _replace(
 def _settle(plan: Plan, table: TablePlan, operations: Mapping[str, Operation], met: Met) -> None:
     """Plan a table in which the lowest key of a thing is indexed, and the others kept aside."""
     type_ = table.type
+    # Rows were read for every commit of the batch; those of commits that were skipped are nothing.
+    removed = {key: basis for key, basis in met.old.items() if key in operations}
+    things = {thing_of(type_, basis) for basis in removed.values()}
     candidates: dict[Thing, dict[str, Aside]] = defaultdict(dict)
-    for aside in met.aside:
-        if aside.uri in operations:
-            table.aside_delete.append(aside.uri)
-        else:
-            candidates[aside.thing][aside.uri] = aside
-    waiting = {uri for of_thing in candidates.values() for uri in of_thing}
-    things = set(candidates)
     for key, operation in operations.items():
-        basis = met.old.get(key)
-        if basis is not None:
-            things.add(thing_of(type_, basis))
         if operation.row is not None:
             thing = thing_of(type_, operation.row.basis)
             candidates[thing][key] = Aside(key, thing, operation.cid, operation.row)
             things.add(thing)
-    removed = dict(met.old)
+    waiting = set()
+    for aside in met.aside:
+        if aside.uri in operations:
+            table.aside_delete.append(aside.uri)
+        elif aside.thing in things:
+            candidates[aside.thing][aside.uri] = aside
+            waiting.add(aside.uri)
     for thing in sorted(things):
         holder = met.holders.get(thing)
         if holder is not None and holder in operations:
