@@ -52,9 +52,10 @@ class Edge:
 class Group:
     """Children that are started together and share their strategy and intensity.
 
-    More than `intensity` restarts in `period` seconds end the run. `isolated_deaths` bounds, in
-    the same period, the deaths of receivers that are being fed one message at a time, which do not
-    count against the intensity: beyond it the receiver itself is broken, not its messages.
+    More than `intensity` restarts in `period` seconds end the run. Deaths of receivers that are fed
+    one message at a time do not count as such; but with more than `isolated_deaths` of them in
+    `isolated_period` seconds it is the receiver that is broken, and not its messages, and to go on
+    would bury the whole stream.
     """
 
     name: str
@@ -63,7 +64,8 @@ class Group:
     intensity: int = 5
     period: float = 60.0
     backoff: Backoff = field(default_factory=Backoff)
-    isolated_deaths: int = 100
+    isolated_deaths: int = 300
+    isolated_period: float = 3600.0
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ class Judge:
         self._wards = wards
         self._chance = chance
         self._meters = {g.name: Intensity(g.intensity, g.period) for g in topology.groups}
-        self._isolated = {g.name: Intensity(g.isolated_deaths, g.period) for g in topology.groups}
+        self._isolated = {
+            g.name: Intensity(g.isolated_deaths, g.isolated_period) for g in topology.groups
+        }
         self.dismissals: list[Ending] = []
 
     def turn(self, now: float) -> None:

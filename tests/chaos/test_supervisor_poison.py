@@ -59,4 +59,4 @@ def test_a_receiver_that_dies_of_everything_ends_the_run_after_all(arena: Path) 
         poison(system)
         outcome = system.outcome()
         assert outcome["code"] == 70
-        assert "more than 3 deaths on single messages in 60 s" in outcome["message"]
+        assert "more than 3 deaths on single messages in 3600 s" in outcome["message"]
