@@ -120,9 +120,16 @@ def draw(status: Status, seen: Vitals, rate: float) -> Group:
             "" if child.service else f"{child.handled:,}",
             f"{child.memory_bytes // 1_000_000} MB",
             str(child.restarts or ""),
-            Text(child.note or (child.last_exit if child.state == "waiting" else ""), "dim"),
+            Text(_remark(child), "dim"),
         )
     return Group(head, table)
+
+
+def _remark(child: ChildStatus) -> str:
+    """What it is busy with; once a service is ready that is over, and a crash is told meanwhile."""
+    if child.state == "waiting":
+        return child.last_exit
+    return "" if child.service and child.state == "ready" else child.note
 
 
 class _LiveProgress:
