@@ -56,7 +56,10 @@ class Harness:
     `said` holds everything that came over the control lane, as (name, generation, message).
     """
 
-    def __init__(self, edges: Sequence[Edge], messages: Sequence[type[Message]]) -> None:
+    def __init__(
+        self, edges: Sequence[Edge], messages: Sequence[type[Message]], crash_points: str = ""
+    ) -> None:
+        self.crash_points = crash_points
         self._folder = tempfile.TemporaryDirectory(prefix="eng")
         self.run_dir = Path(self._folder.name)
         self.edges = tuple(edges)
@@ -105,6 +108,7 @@ class Harness:
             edges=tuple(e for e in self.edges if name in (e.sender, e.receiver)),
             messages=self.messages,
             dead_letters=LettersIn(self.letters),
+            crash_points=self.crash_points,
         )
         process = multiprocessing.get_context("spawn").Process(target=child, args=(boot,))
         process.start()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.actor import Actor, Delivery
+from engine.address import Address
 from engine.control import Drain, Fault, Isolating, Stop, Stopped
 from engine.deadletter import FileDeadLetters
 from engine.errors import ActorAway, AskFailed, AskTimeout, MailboxFull
@@ -23,6 +24,10 @@ class Batch(Message, frozen=True):
 
     def split(self) -> Sequence[Message]:
         return [Batch((item,)) for item in self.items]
+
+
+class Blob(Message, frozen=True):
+    data: bytes
 
 
 class Question(Message, frozen=True):
@@ -132,6 +137,76 @@ def test_a_killed_receiver_loses_nothing_and_its_successor_sees_the_same_order(
         assert harness.reports("source") == [{"tokens": list(range(120))}]
         assert in_order_without_loss(numbers(out), 360)
         assert harness.generations["sink"] == 4
+
+
+class Armed(Sink):
+    """Passes a crash point between effect and ack."""
+
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        super().receive(message, delivery)
+        self.context.crash_point("sink.written")
+        return None
+
+
+def test_a_crash_between_effect_and_ack_repeats_one_message_and_no_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Harness([TELL], MESSAGES, crash_points="sink.written@sink:5") as harness:
+        harness.start("sink", Armed, str(out))
+        harness.start("source", Source, (20, 1))
+        assert harness.bury("sink") == -9
+        assert (harness.run_dir / "fired.sink.written@sink.5").exists()
+        harness.restart("sink")
+        harness.until(lambda: bool(harness.reports("source")))
+        got = numbers(out)
+        assert in_order_without_loss(got, 20)
+        repeated = [n for n in range(20) if got.count(n) > 1]
+        assert 4 in repeated
+        assert len(repeated) <= TELL.messages
+
+
+class Bulky(Actor):
+    """Tells blobs of 100 kB, more of them than the window holds bytes."""
+
+    def on_peer(
+        self,
+        peer: Address,  # noqa: ARG002 - the signature of every actor
+        generation: int,
+        up: bool,
+    ) -> None:
+        if up:
+            most = 0
+            for number in range(40):
+                blob = bytes([number]) * 100_000
+                self.context.tell("weigher", Blob(blob))
+                most = max(most, self.context.outstanding())
+            self.context.finish({"most": most, "generation": generation})
+
+
+class Weigher(Actor):
+    """Takes its time, and checks that each blob came whole and in its turn."""
+
+    def on_start(self) -> None:
+        self.count = 0
+
+    def receive(self, message: Message, delivery: Delivery) -> Message | None:
+        assert isinstance(message, Blob)
+        assert message.data == bytes([self.count]) * 100_000
+        assert delivery.size > 100_000
+        self.count += 1
+        self.context.wait(0.002)
+        if self.count == 40:
+            self.context.finish({"count": self.count})
+        return None
+
+
+def test_a_window_bounds_the_bytes_of_large_messages_which_arrive_whole() -> None:
+    edge = Edge("bulky", "weigher", EdgeKind.TELL, messages=64, bytes=350_000)
+    with Harness([edge], (Blob,)) as harness:
+        harness.start("weigher", Weigher)
+        harness.start("bulky", Bulky)
+        harness.until(lambda: bool(harness.reports("weigher")))
+        harness.until(lambda: bool(harness.reports("bulky")))
+        assert harness.reports("bulky") == [{"most": 3, "generation": 1}]
 
 
 class Counting(Source):
