@@ -35,6 +35,9 @@ class ShardWindow:
             One frame is let in whatever its size when there is nothing else.
         batch_frames, batch_bytes: at which a batch is complete. It passes its bytes only by a
             frame that is larger than that alone.
+
+    Attributes:
+        due: the open batch has waited long enough, and goes as soon as the edge has room.
     """
 
     address: Address
@@ -47,6 +50,7 @@ class ShardWindow:
     size: int = field(default=0, init=False)
     unacked_frames: int = field(default=0, init=False)
     unacked_bytes: int = field(default=0, init=False)
+    due: bool = field(default=False, init=False)
 
     def fits(self, size: int) -> bool:
         """Whether a frame of this many bytes keeps the window within its bounds."""
@@ -82,7 +86,7 @@ class ShardWindow:
     def cut(self) -> tuple[list[bytes], Batch]:
         """Close the open batch; returns its frames and what `release` takes once it is acked."""
         frames, batch = self.frames, Batch(self.positions, self.size)
-        self.frames, self.positions, self.size = [], [], 0
+        self.frames, self.positions, self.size, self.due = [], [], 0, False
         return frames, batch
 
     def release(self, batch: Batch) -> None:

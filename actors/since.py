@@ -1,7 +1,7 @@
 """Where in a relay's numbering a moment lies: the start of `--since`, found by bisection.
 
 A relay can only be asked for what follows a cursor, and tells the time of an event with the event.
-So each question is a connection that is closed at its first event: some twenty-five for a relay
+So each question is a connection that is closed at its first event: some thirty for a relay
 that holds days, instead of reading all that lies before.
 """
 
@@ -17,7 +17,7 @@ from actors.upstream import End, Ending, Item, Opened, Upstream
 NEAR_ENOUGH: Final = 1000
 """Events that may be read in vain from the cursor found."""
 
-FIRST_SPAN: Final = 1 << 16
+FIRST_SPAN: Final = NEAR_ENOUGH
 SPAN_GROWTH: Final = 4
 
 
@@ -28,7 +28,7 @@ class Event(NamedTuple):
     time: float
 
 
-class Unreachable(Exception):  # noqa: N818 - says what happened
+class Unreachable(Exception):
     """A question could not be asked; `ending` says why."""
 
     def __init__(self, ending: Ending) -> None:
@@ -73,14 +73,20 @@ def _at_or_after(event: Event | None, cursor: int, moment: float) -> bool:
     return event is None or event.seq < cursor or event.time >= moment
 
 
-class _Found(Exception):  # noqa: N818 - carries an answer, not an error
+class _Found(Exception):
     def __init__(self, event: Event | None) -> None:
         super().__init__()
         self.event = event
 
 
-async def first_event(upstream: Upstream, cursor: int, patience: float) -> Event | None:
-    """Ask an upstream for its first event after a cursor; None when none comes within `patience`.
+async def first_event(
+    upstream: Upstream, cursor: int, *, patience: float, silence: float
+) -> Event | None:
+    """Ask an upstream for its first event after a cursor; None when it stays silent.
+
+    Args:
+        patience: seconds for all until the connection is open.
+        silence: seconds on the open connection. What is held is sent at once, so a short time does.
 
     Raises Unreachable when there is no connection, or it ends before anything else is known.
     """
@@ -91,13 +97,14 @@ async def first_event(upstream: Upstream, cursor: int, patience: float) -> Event
         nonlocal opened
         if isinstance(item, Opened):
             opened = True
+            limit.reschedule(asyncio.get_running_loop().time() + silence)
         elif isinstance(item, bytes):
             event = _event(item)
             if event is not None:
                 raise _Found(event)
 
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(patience) as limit:
             ending = await upstream.read(cursor, deliver)
     except _Found as found:
         return found.event

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from actors.store import outbox
+from actors.store import outbox, tallies
 from actors.store.fence import Fence
 
 MAX_SERVICE_BYTES: Final = 255
@@ -27,6 +27,8 @@ ON CONFLICT (service) DO UPDATE
 SET cursor = excluded.cursor, last_event_time = excluded.last_event_time, updated_at = now()
 """
 
+_END: Final = "UPDATE engine_epoch SET ended = true WHERE epoch = %s"
+
 # The comparison makes two writers safe as well, should the fence ever let both through.
 _FORWARD: Final = """
 WHERE firehose_cursor.cursor IS NULL
@@ -38,7 +40,7 @@ class CheckpointError(Exception):
     """The checkpoint could not be read or written now; it may work later. One line, says why."""
 
 
-class CheckpointUnusable(Exception):  # noqa: N818 - says what is wrong with it
+class CheckpointUnusable(Exception):
     """What is saved is no cursor. The message names the row and what the operator can do."""
 
 
@@ -111,6 +113,20 @@ class Checkpoint:
             return outbox.depth(self._open())
         except psycopg.Error as error:
             raise self._failed("read", error) from error
+
+    def tallies(self) -> dict[str, int]:
+        """Return what all actors did in this run, by name. Raises CheckpointError."""
+        try:
+            return tallies.read(self._open(), self._fence.epoch)
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
+
+    def end_run(self) -> None:
+        """Say that the run ends in good order. Raises CheckpointError."""
+        try:
+            self._open().execute(_END, [self._fence.epoch])
+        except psycopg.Error as error:
+            raise self._failed("closed", error) from error
 
     def close(self) -> None:
         """Close the connection; it is opened again when needed."""

@@ -298,7 +298,7 @@ def test_a_connection_given_up_is_closed_for_the_relay_too(blocked: bool) -> Non
 
 
 def test_what_deliver_raises_ends_the_connection_and_is_raised() -> None:
-    class Enough(Exception):  # noqa: N818 - no error
+    class Enough(Exception):
         pass
 
     async def handler(connection: ServerConnection) -> None:

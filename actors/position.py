@@ -1,0 +1,150 @@
+"""How far the stream is durable, and what of that is saved.
+
+A position is taken in when its event is handed to a shard, and finished when the shard has
+acknowledged it. Everything at or before the low-watermark is finished; that is what is saved, and
+never more.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from actors.store.checkpoint import Checkpoint, CheckpointError, Saved
+from engine.watermark import Watermark
+
+_log = logging.getLogger(__name__)
+
+SLOWEST_RETRY: Final = 30.0
+"""Longest pause in seconds between two attempts to save while the database is away."""
+
+
+class Position:
+    """The low-watermark of one host, with the times of its events, and its checkpoint.
+
+    Args:
+        checkpoint: where it is saved.
+
+    Attributes:
+        durable: the low-watermark; -1 before the first event.
+        durable_time: Unix time of its event, to within the events that were marked together.
+        saved: the cursor that the database holds, as far as we know; None for none of this run.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._watermark = Watermark(-1)
+        self._marks: deque[tuple[int, float]] = deque()
+        self._replace = False
+        self._failures = 0
+        self._retry_at = float("-inf")
+        self.durable_time: float | None = None
+        self.saved: int | None = None
+
+    def claim(self) -> Saved | None:
+        """Take over from the last generation; returns what is saved, and starts after that.
+
+        Raises CheckpointError, CheckpointUnusable, and Fenced where a newer generation lives.
+        """
+        self._checkpoint.claim()
+        saved = self._checkpoint.load()
+        if saved is not None:
+            # 0 asks for the oldest and says nothing about an event of that number.
+            self.begin_at(saved.cursor or -1)
+            self.durable_time, self.saved = saved.last_event_time, saved.cursor
+        return saved
+
+    def begin_at(self, cursor: int, *, replace: bool = False) -> None:
+        """Begin after a cursor, with nothing taken in; `replace` what is saved, even if later."""
+        self._watermark = Watermark(cursor)
+        self._marks.clear()
+        self._replace = self._replace or replace
+        self.durable_time = self.saved = None
+
+    @property
+    def durable(self) -> int:
+        return self._watermark.value
+
+    def begin(self, seq: int) -> None:
+        """An event is on its way; numbers ascend."""
+        self._watermark.begin(seq)
+
+    def pass_over(self, seq: int) -> None:
+        """An event needs no work; numbers ascend."""
+        self._watermark.begin(seq)
+        self._watermark.finish((seq,))
+
+    def finish(self, positions: Iterable[int]) -> None:
+        """The work of these events is durable."""
+        self._watermark.finish(positions)
+
+    def mark(self, seq: int, time: float) -> None:
+        """Note that the event of this number was made at this Unix time."""
+        self._marks.append((seq, time))
+
+    def lag(self, now: float, *, connected: bool) -> float | None:
+        """Seconds since the oldest event that is not durable; without any, 0.0 while connected and
+        the time since the last durable event otherwise; None where none is known.
+        """
+        self._settle()
+        if self._marks:
+            return max(0.0, now - self._marks[0][1])
+        if self.durable_time is None:
+            return None
+        return 0.0 if connected else max(0.0, now - self.durable_time)
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether a save would change something."""
+        return self._replace or (self.durable >= 0 and self.durable != self.saved)
+
+    def save(self, now: float, *, hurry: bool = False) -> bool:
+        """Save the low-watermark if there is anything new; True once nothing is unsaved.
+
+        After a failure it is tried again with growing pauses (`now` is monotonic), unless in a
+        hurry; only the first failure in a row is logged, and the end of them. Raises Fenced.
+        """
+        if not self.unsaved:
+            return True
+        if now < self._retry_at and not hurry:
+            return False
+        self._settle()
+        cursor = max(self.durable, 0)
+        write = self._checkpoint.replace if self._replace else self._checkpoint.save
+        try:
+            write(cursor, self.durable_time)
+        except CheckpointError as error:
+            self._failures += 1
+            self._retry_at = now + min(SLOWEST_RETRY, 2.0 ** min(self._failures - 1, 5))
+            log = _log.warning if self._failures == 1 else _log.debug
+            log("%s; going on, and trying again until it is", error)
+            return False
+        if self._failures:
+            _log.info("the checkpoint is saved again, at %d", cursor)
+        self._failures, self._retry_at, self._replace = 0, float("-inf"), False
+        self.saved = cursor
+        return True
+
+    @property
+    def failures(self) -> int:
+        """Saves that failed in a row."""
+        return self._failures
+
+    def outbox_depth(self) -> int:
+        """See Checkpoint. Raises CheckpointError."""
+        return self._checkpoint.outbox_depth()
+
+    def tallies(self) -> dict[str, int]:
+        """See Checkpoint. Raises CheckpointError."""
+        return self._checkpoint.tallies()
+
+    def end_run(self) -> None:
+        """See Checkpoint. Raises CheckpointError."""
+        self._checkpoint.end_run()
+
+    def close(self) -> None:
+        self._checkpoint.close()
+
+    def _settle(self) -> None:
+        while self._marks and self._marks[0][0] <= self.durable:
+            self.durable_time = self._marks.popleft()[1]
