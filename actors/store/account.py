@@ -23,6 +23,7 @@ CANDIDATES: Final = ("skyshard", "postgres", "nobody")
 # What the server's programs see of our environment: PG* and LC_* variables would change their
 # behaviour, the library path may be what makes them run at all.
 _KEPT_VARIABLES: Final = ("LD_LIBRARY_PATH", "TMPDIR")
+_VERSION_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,16 @@ class Account:
         return self.run(["/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder)]).wait() == 0
 
     def can_run(self, program: Path) -> bool:
-        """Whether this user may execute `program`."""
+        """Whether this user may execute `program`, which must know the option --version."""
         try:
-            return self.run([str(program), "--version"]).wait() == 0
+            process = self.run([str(program), "--version"])
         except OSError:
+            return False
+        try:
+            return process.wait(_VERSION_SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
             return False
 
     def give(self, path: Path) -> None:

@@ -18,6 +18,8 @@ import psycopg
 import pytest
 
 from actors.store import embedded, leftover
+from actors.store.account import choose_account
+from actors.store.binaries import accessible
 from actors.store.embedded import EmbeddedPostgres
 from actors.store.leftover import server_processes
 from tests.postgres_server import make_server, package_binaries, short_folder, start
@@ -68,6 +70,23 @@ def rows(server: EmbeddedPostgres) -> int:
     return int(row[0])
 
 
+@pytest.fixture
+def own(folder: Path) -> Iterator[Callable[..., Owner]]:
+    """Makes owners on the folder, and kills those that the test has left."""
+    owners: list[Owner] = []
+
+    def make(*programs: Path) -> Owner:
+        owners.append(Owner(folder, *programs))
+        return owners[-1]
+
+    yield make
+    for owner in owners:
+        owner.kill()
+    # Its folder is removed next, in which the guard may still be stopping the server.
+    data = make_server(folder).folder.data
+    eventually(lambda: not server_processes(data), "the end of the server")
+
+
 class Owner:
     """The process of `postgres_owner` on a folder."""
 
@@ -93,13 +112,15 @@ class Owner:
         return found
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
 
 
 def programs_whose_initdb_hangs(folder: Path) -> Path:
     """A folder of PostgreSQL's programs, of which initdb does all its work but does not end."""
-    real = package_binaries()
+    # For root the package may lie where the server's user cannot run it.
+    real = accessible(package_binaries(), choose_account(None))
     programs = folder / "programs"
     programs.mkdir()
     pid_file = folder / "initdb.pid"
@@ -107,7 +128,8 @@ def programs_whose_initdb_hangs(folder: Path) -> Path:
     pid_file.chmod(0o666)  # initdb may run as another user
     scripts = {
         "postgres": f'exec {real.program("postgres")} "$@"',
-        "initdb": f'echo $$ > {pid_file}; {real.program("initdb")} "$@"; exec sleep 1000',
+        "initdb": f'[ "$1" = --version ] && exec {real.program("initdb")} --version\n'
+        f'echo $$ > {pid_file}; {real.program("initdb")} "$@"; exec sleep 1000',
     }
     for name, script in scripts.items():
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
@@ -180,8 +202,10 @@ def test_a_busy_orphan_of_a_killed_postmaster_does_not_hold_up_the_next(
     assert str(backend.pid) in caplog.text
 
 
-def test_the_server_of_a_killed_owner_stops_cleanly(server: EmbeddedPostgres, folder: Path) -> None:
-    owner = Owner(folder)
+def test_the_server_of_a_killed_owner_stops_cleanly(
+    server: EmbeddedPostgres, folder: Path, own: Callable[..., Owner]
+) -> None:
+    owner = own()
     pids = owner.pids()
     data = server.folder.data
     assert not gone(pids["postmaster"])
@@ -193,8 +217,10 @@ def test_the_server_of_a_killed_owner_stops_cleanly(server: EmbeddedPostgres, fo
     assert not any("recovery" in text for text in waited)
 
 
-def test_ctrl_c_in_the_terminal_does_not_reach_the_server(folder: Path) -> None:
-    owner = Owner(folder)
+def test_ctrl_c_in_the_terminal_does_not_reach_the_server(
+    folder: Path, own: Callable[..., Owner]
+) -> None:
+    owner = own()
     pids = owner.pids()
     try:
         groups = {os.getpgid(pid) for pid in pids.values()}
@@ -207,9 +233,12 @@ def test_ctrl_c_in_the_terminal_does_not_reach_the_server(folder: Path) -> None:
 
 
 def test_a_server_that_lost_owner_and_guard_is_taken_over(
-    server: EmbeddedPostgres, folder: Path, caplog: pytest.LogCaptureFixture
+    server: EmbeddedPostgres,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+    own: Callable[..., Owner],
 ) -> None:
-    owner = Owner(folder)
+    owner = own()
     pids = owner.pids()
     write(server, "CREATE TABLE kept AS SELECT generate_series(1, 10) AS n")
     os.kill(pids["guard"], signal.SIGKILL)
@@ -224,9 +253,9 @@ def test_a_server_that_lost_owner_and_guard_is_taken_over(
 
 
 def test_an_owner_killed_during_initdb_leaves_nothing_that_counts(
-    server: EmbeddedPostgres, folder: Path
+    server: EmbeddedPostgres, folder: Path, own: Callable[..., Owner]
 ) -> None:
-    owner = Owner(folder, programs_whose_initdb_hangs(folder))
+    owner = own(programs_whose_initdb_hangs(folder))
     while "initdb" not in owner.read():
         continue
     pid_file = folder / "initdb.pid"
@@ -312,9 +341,12 @@ def test_a_server_that_does_not_stop_is_killed(
 
 
 def test_a_leftover_that_does_not_stop_is_killed(
-    server: EmbeddedPostgres, folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedPostgres,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: Callable[..., Owner],
 ) -> None:
-    owner = Owner(folder)
+    owner = own()
     pids = owner.pids()
     os.kill(pids["guard"], signal.SIGKILL)
     owner.kill()
