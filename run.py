@@ -13,7 +13,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -177,19 +176,17 @@ def database_of(settings: Settings) -> Iterator[str]:
 
 def run(settings: Settings, *, as_json: bool) -> int:
     """Runs the topology to its end; returns the exit code."""
-    from actors.report import Tally, complete, show
+    from actors.report import complete, show
     from actors.topology import build
     from engine.rundir import RunDirectory
     from engine.supervisor import Supervisor
 
-    began = time.monotonic()
-    tally = Tally()
     with RunDirectory() as folder:
         topology = build(settings, folder.path, _logging(settings))
         with progress(settings, as_json=as_json) as tick:
-            outcome = Supervisor(topology, folder.path, on_tick=tally.then(tick)).run()
+            outcome = Supervisor(topology, folder.path, on_tick=tick).run()
     if outcome.report is not None and outcome.exit_code == 0:
-        report = complete(outcome.report, tally, outcome.restarts, time.monotonic() - began)
+        report = complete(outcome.report, outcome.restarts)
         if not as_json:
             click.echo(show(report))
         click.echo(json.dumps(report))

@@ -37,6 +37,7 @@ class Batch:
         try:
             event = frames.decode(frame, now)
         except WireError as error:
+            self.events["broken"] += 1
             self._drop(error.reason, _owner(frame), error.detail)
             return
         match event:

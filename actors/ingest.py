@@ -153,10 +153,10 @@ class Ingest(Actor):
         self._moment: float | None = None
         self._backlog: deque[StreamItem] = deque()
         self._blocked_at: float | None = None
-        self._began = self._quiet_since = 0.0
+        self._began = self._quiet_since = self._acked_at = 0.0
         self._disk_at = self._save_at = float("-inf")
         self._complete = self._finished = self._draining = self._replaced = False
-        self._outbox_failed = False
+        self._report_failed = False
 
     # -- life cycle
 
@@ -358,6 +358,7 @@ class Ingest(Actor):
         self._work_off()
 
     def _acked(self, window: ShardWindow, batches: list[Batch]) -> None:
+        self._acked_at = self.context.clock.monotonic()
         self._intake.acked(window, batches)
         self._resume()
         if self._draining:
@@ -424,15 +425,20 @@ class Ingest(Actor):
             self._complete = True
             self._stop_reading()
         self._intake.flush()
-        if not (self._intake.empty and self._save(now) and self._outbox_is_empty()):
+        if not (self._intake.empty and self._save(now)):
             return
         try:
+            if self._position.outbox_depth() > 0:
+                return
             summary = summarise(self._position.tallies(), self._metrics.drops())
         except CheckpointError as error:
-            _log.warning("%s; trying again until it can", error)
+            log = _log.debug if self._report_failed else _log.warning
+            log("%s; trying again until it can", error)
+            self._report_failed = True
             return
         self._finished = True
-        seconds = now - self._began
+        # The wait that shows the end of a stream is no part of the work.
+        seconds = max(self._acked_at, self._began) - self._began
         rate = summary["events"] / seconds if seconds > 0 else 0.0
         self.context.finish(
             summary
@@ -440,19 +446,8 @@ class Ingest(Actor):
                 "checkpoint": self._position.durable,
                 "seconds": round(seconds, 3),
                 "events_per_second": round(rate, 1),
-                "reading_seconds": round(seconds, 3),
             }
         )
-
-    def _outbox_is_empty(self) -> bool:
-        try:
-            depth = self._position.outbox_depth()
-        except CheckpointError as error:
-            if not self._outbox_failed:
-                _log.warning("%s; trying again until it can", error)
-            self._outbox_failed = True
-            return False
-        return depth == 0
 
     def _measure(self) -> None:
         """Set the gauges that are not kept up to date all the time."""

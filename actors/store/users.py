@@ -8,6 +8,7 @@ from psycopg import Connection
 from actors.store import outbox
 from actors.store.arrays import text_array
 from actors.store.fence import Fence
+from actors.store.tallies import ADD_SQL, add_parameters
 
 # The date is a profile's to tell; until then it is the same whoever mentioned the DID first.
 CREATE_SQL: Final = (
@@ -27,6 +28,10 @@ def create_users(
     with connection.transaction():
         fence.check(connection)
         made = connection.execute(CREATE_SQL, [text_array(sorted(set(dids)))]).rowcount
+        if made:
+            connection.execute(
+                ADD_SQL, add_parameters(fence.epoch, fence.actor, {"users_created": made})
+            )
         if rows:
             outbox.finish(connection, list(rows))
     return made

@@ -9,9 +9,11 @@ import psutil
 import pytest
 
 from actors.capture import DEMO, read
+from actors.store.standing import standing_database
 from bench.relay_options import RelayOptions
 from bench.relay_process import relay_process
 from tests import tables
+from tests.postgres_server import SmallServer, short_folder
 from tests.program import program, wait_until
 from tests.reference import Reference
 
@@ -146,23 +148,25 @@ def test_a_killed_supervisor_leaves_nothing_running_and_the_next_start_takes_ove
 def test_a_killed_postgres_is_restarted_and_the_other_actors_go_on(
     expected: tables.Tables, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    with (
-        relay_process(DEMO, RelayOptions(replay_rate=800)) as relay,
-        program(
+    with short_folder() as folder, relay_process(DEMO, RelayOptions(replay_rate=800)) as relay:
+        data = folder / "data"
+        with program(
             tmp_path,
             *("--until-caught-up", "--from-start", "--shards", "2", "--json"),
             *("--source", relay.url, "--data-dir", str(data)),
             environment=SMALL_STEPS,
-        ) as running,
-    ):
-        wait_until(lambda: relay.counters().frames >= 1000, "a part of the capture", running)
-        before = running.processes()
-        postmaster = int((data / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, signal.SIGKILL)
-        wait_until(lambda: running.said("PostgreSQL is back"), "the shards to go on", running)
-        after = running.processes()
-        report = running.report()
+        ) as running:
+            wait_until(lambda: relay.counters().frames >= 1000, "a part of the capture", running)
+            before = running.processes()
+            postmaster = int((data / "postgres/data/postmaster.pid").read_text().split()[0])
+            os.kill(postmaster, signal.SIGKILL)
+            wait_until(lambda: running.said("PostgreSQL is back"), "the shards to go on", running)
+            after = running.processes()
+            report = running.report()
+        with standing_database(
+            "", data, folder / "run", SmallServer(), connect_seconds=30
+        ) as conninfo:
+            assert tables.differences(expected, tables.read_tables(conninfo)) == []
     actors = ("shard-0", "shard-1", "ingest", "user_gate")
     assert {name: before[name] for name in actors} == {name: after[name] for name in actors}
     assert {name for name, times in report["restarts"].items() if times} == {"postgres"}
