@@ -5,11 +5,20 @@ the frame is given another chance; what comes again and again is how the relay h
 """
 
 from collections import OrderedDict
+from enum import Enum
 from hashlib import blake2b
 from typing import Final
 
 REMEMBERED: Final = 256
-"""Different broken frames kept in mind; each costs about 100 bytes."""
+"""Different broken frames kept in mind; each costs some 200 bytes."""
+
+
+class Chance(Enum):
+    """What to do about a broken frame."""
+
+    ANOTHER = "another"  # ask for it anew
+    OVER = "over"  # step over it, and count it
+    COUNTED = "counted"  # step over it; at this place of the stream it has been counted
 
 
 class BrokenFrames:
@@ -21,16 +30,21 @@ class BrokenFrames:
 
     def __init__(self, tries: int) -> None:
         self._tries = tries
-        self._times: OrderedDict[bytes, int] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[int, int | None]] = OrderedDict()
 
-    def step_over(self, frame: bytes) -> bool:
-        """Count these bytes once more; True when they are to be stepped over from now on.
+    def judge(self, frame: bytes, after: int) -> Chance:
+        """Note that these bytes have come once more, after the event of that number.
 
         Two broken frames that follow one another do not make each other start again.
         """
         digest = blake2b(frame, digest_size=16).digest()
-        times = self._times.pop(digest, 0) + 1
-        self._times[digest] = times
-        if len(self._times) > REMEMBERED:
-            self._times.popitem(last=False)
-        return times >= self._tries
+        times, counted = self._known.pop(digest, (0, None))
+        times += 1
+        chance = Chance.ANOTHER
+        if times >= self._tries:
+            chance = Chance.COUNTED if counted == after else Chance.OVER
+            counted = after
+        self._known[digest] = (times, counted)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return chance

@@ -185,7 +185,7 @@ class Ingest(Actor):
     def on_stop(self) -> None:
         self._position.close()
 
-    def on_peer(self, peer: Address, generation: int, up: bool) -> None:
+    def on_peer(self, peer: Address, generation: int, up: bool) -> None:  # noqa: ARG002 - the engine's signature
         """A shard that came has credit to give."""
         if up:
             self._resume()

@@ -13,7 +13,7 @@ from actors.atproto import datetimes
 from actors.atproto.errors import Reason, WireError, shorten
 from actors.atproto.events import Kind
 from actors.atproto.peek import Peek, peek
-from actors.broken import BrokenFrames
+from actors.broken import BrokenFrames, Chance
 from actors.ingest_metrics import IngestMetrics
 from actors.messages import Frames
 from actors.position import Position
@@ -182,8 +182,11 @@ class Intake:
 
     def _unreadable(self, frame: bytes, error: WireError) -> Verdict:
         self.why = f"it sent a frame that cannot be read ({shorten(error.detail, 200)})"
-        if not self._broken.step_over(frame):
+        chance = self._broken.judge(frame, self._sequence.last)
+        if chance is Chance.ANOTHER:
             return Verdict.BROKEN
+        if chance is Chance.COUNTED:
+            return Verdict.TAKEN
         self._metrics.drop(error.reason)
         _log.error(
             "%s: stepping over a frame of %d bytes that cannot be read (%s: %s) after event %d",

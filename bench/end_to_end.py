@@ -146,7 +146,7 @@ def main(events: int, users: int, seed: int, rounds: int, shards: str) -> None:
     rates: dict[int, list[float]] = {number: [] for number in numbers}
     copies: dict[int, list[float]] = {number: [] for number in numbers}
     rows = 0
-    with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as name:  # noqa: S108 - sockets need a short path
+    with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         capture = folder / "network.frames"

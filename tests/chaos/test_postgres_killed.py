@@ -31,6 +31,9 @@ ROOT = Path(__file__).parents[2]
 def folder() -> Iterator[Path]:
     with short_folder() as made:
         yield made
+        # The guard of a killed owner may still be stopping its server in there.
+        data = make_server(made).folder.data
+        eventually(lambda: not server_processes(data), "the end of the server")
 
 
 @pytest.fixture
@@ -82,9 +85,6 @@ def own(folder: Path) -> Iterator[Callable[..., Owner]]:
     yield make
     for owner in owners:
         owner.kill()
-    # Its folder is removed next, in which the guard may still be stopping the server.
-    data = make_server(folder).folder.data
-    eventually(lambda: not server_processes(data), "the end of the server")
 
 
 class Owner:

@@ -14,7 +14,7 @@ from actors import capture
 from actors.atproto import frames
 from actors.ingest import Ingest, IngestSetup
 from actors.messages import MESSAGES, Frames
-from actors.store.schema import TABLES
+from actors.store.schema import create_schema_sql
 from config.loader import load
 from engine.actor import Actor, Delivery
 from engine.control import Drain, Fail, Progress
@@ -100,11 +100,12 @@ class Stage:
         self.database = database
         self.shards = shards
         self.connection = psycopg.connect(database, autocommit=True)
-        for name in ("firehose_cursor", "engine_epoch", "engine_fences", "engine_outbox"):
-            self.connection.execute(TABLES[name].create_sql().encode())
-            for statement in TABLES[name].index_sql():
-                self.connection.execute(statement.encode())
-        self.connection.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
+        for statement in create_schema_sql():
+            self.connection.execute(statement.encode())
+        self.connection.execute(
+            "INSERT INTO engine_epoch VALUES (1, %s, 'test') ON CONFLICT DO NOTHING", [EPOCH]
+        )
+        self.connection.execute("DELETE FROM engine_fences")
         for index in range(shards):
             harness.start(f"shard-{index}", Shard, folder)
 
