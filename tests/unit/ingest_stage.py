@@ -1,4 +1,4 @@
-"""A stage for ingest: real processes, a real relay and database, and shards that only take notes."""
+"""A stage for ingest: real processes, relay and database, and shards that only take notes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def seq_of(frame: bytes) -> int:
 
 
 class Shard(Actor):
-    """Writes down what it gets in `{folder}/{name}.frames`; acks once there is no `{folder}/hold`."""
+    """Writes down what it gets in `{folder}/{name}.frames`; acks while there is no `hold`."""
 
     acks_itself = True
 

@@ -160,30 +160,34 @@ def test_an_edge_that_is_narrower_than_the_window_only_slows(
 def test_a_drain_saves_what_is_durable_and_the_next_run_goes_on_from_there(
     database: str, tmp_path: Path, recorded: Path, stream: list[bytes]
 ) -> None:
-    with relay_process(recorded, RelayOptions(faults=(Fault("stall", at=100),))) as relay:
-        with stage(database, tmp_path) as on:
-            on.start(relay.url, start="oldest")
-            on.until_taken(100)
-            assert on.drain() == 0
-            assert on.saved() == 1099
-            on.start(relay.url, start="oldest", until_caught_up=True)
-            on.finished()
-            assert sorted(on.taken()) == numbers(stream)
-            assert relay.counters().cursors == [0, 1099]
+    with (
+        relay_process(recorded, RelayOptions(faults=(Fault("stall", at=100),))) as relay,
+        stage(database, tmp_path) as on,
+    ):
+        on.start(relay.url, start="oldest")
+        on.until_taken(100)
+        assert on.drain() == 0
+        assert on.saved() == 1099
+        on.start(relay.url, start="oldest", until_caught_up=True)
+        on.finished()
+        assert sorted(on.taken()) == numbers(stream)
+        assert relay.counters().cursors == [0, 1099]
 
 
 def test_a_killed_ingest_goes_on_from_the_checkpoint(
     database: str, tmp_path: Path, recorded: Path, stream: list[bytes]
 ) -> None:
     faults = (Fault("stall", at=200),)
-    with relay_process(recorded, RelayOptions(faults=faults)) as relay:
-        with stage(database, tmp_path) as on:
-            on.start(relay.url, start="oldest", explicit=True, until_caught_up=True)
-            on.until_saved(1199)
-            on.harness.kill("ingest")
-            on.harness.restart("ingest")
-            on.finished()
-            assert sorted(on.taken()) == numbers(stream)
+    with (
+        relay_process(recorded, RelayOptions(faults=faults)) as relay,
+        stage(database, tmp_path) as on,
+    ):
+        on.start(relay.url, start="oldest", explicit=True, until_caught_up=True)
+        on.until_saved(1199)
+        on.harness.kill("ingest")
+        on.harness.restart("ingest")
+        on.finished()
+        assert sorted(on.taken()) == numbers(stream)
 
 
 def test_a_start_asked_for_wins_over_the_checkpoint_only_when_it_is_explicit(

@@ -29,11 +29,11 @@ def make_writer(connection: psycopg.Connection[Any], actor: str = "shard-0") -> 
 
 
 @pytest.fixture
-def index(database: str) -> Iterator[str]:
+def index(database: str) -> str:
     with psycopg.connect(database, autocommit=True) as connection:
         for statement in create_schema_sql():
             connection.execute(statement)
-    yield database
+    return database
 
 
 def apply(writer: Writer, frames: Sequence[bytes], size: int) -> Outcome:
