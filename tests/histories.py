@@ -112,7 +112,7 @@ class History:
             frame = self._overwrite(account)
         else:
             count = 0 if roll > 0.98 else chance.choice((1, 1, 2, 3, 6))
-            of_path = {}
+            of_path: dict[Any, Any] = {}
             for writes in (self._write(account) for _ in range(count)):
                 if writes:
                     of_path.setdefault(writes[0].path, writes)

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import psycopg
 
-from actors.decoder import Batch, Dropped
+from actors.decoder import Batch
 from actors.store import outbox
-from actors.store.batch import Outcome
+from actors.store.batch import Dropped, Outcome
 from actors.store.fence import Fence, raise_epoch
 from actors.store.migrate import migrate
 from actors.store.session import Connection, SessionSettings, open_session
