@@ -7,11 +7,11 @@ goes on: a broken record costs itself, a broken commit its records, never more.
 from collections import Counter
 from dataclasses import dataclass, field
 
-from actors.atproto import cid, commit, datamodel, datetimes, frames
-from actors.atproto.errors import WireError
+from actors.atproto import cid, commit, datamodel, datetimes, frames, tid
+from actors.atproto.errors import Reason, WireError
 from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.drops import Drop, DropReason
-from actors.records import record_type
+from actors.records import fields, record_type
 from actors.records.record import RecordType, Row, Source
 from actors.store.batch import AppliedCommit, Change, Dropped, Operation, SyncState
 
@@ -32,10 +32,10 @@ class Batch:
     events: Counter[str] = field(default_factory=Counter)
     sanitised: int = 0
 
-    def add(self, frame: bytes, now: int | None = None) -> None:
-        """Decode one frame into the batch. `now` (microseconds since 1970) bounds its rev."""
+    def add(self, frame: bytes) -> None:
+        """Decode one frame into the batch."""
         try:
-            event = frames.decode(frame, now)
+            event = frames.decode(frame)
         except WireError as error:
             self.events["broken"] += 1
             self._drop(error.reason, _owner(frame), error.detail)
@@ -71,7 +71,22 @@ class Batch:
         except WireError as error:
             self._drop(error.reason, event.did, error.detail)
             return
-        self.changes.append(SyncState(event.did, signed.rev, signed.data))
+        time = datetimes.to_microseconds(event.time)
+        if not self._is_ahead(signed.rev, time, event.did):
+            self.changes.append(SyncState(event.did, signed.rev, signed.data))
+
+    def _is_ahead(self, rev: str, time: int, did: str) -> bool:
+        """Whether a rev lies in the future of its event, which is then dropped.
+
+        Such a rev would keep every later commit of its repository out. The event's own time is the
+        measure, not our clock: so a replay decides as the first run did, whenever it takes place.
+        """
+        ahead = tid.to_microseconds(rev) - time
+        if ahead <= frames.MAX_REV_AHEAD:
+            return False
+        detail = f"rev {rev} is {ahead // 1_000_000} s ahead of its event"
+        self._drop(Reason.REV_IN_FUTURE, did, detail)
+        return True
 
     def _commit(self, event: Commit) -> None:
         try:
@@ -81,6 +96,8 @@ class Batch:
             return
         did = event.did
         time = datetimes.to_microseconds(event.time)
+        if self._is_ahead(event.rev, time, did):
+            return
         seq = str(event.seq)
         operations = []
         drops: list[Dropped] = []
@@ -128,6 +145,7 @@ class Batch:
                 detail = f"$type is {data['$type'][:100]!r}"
                 drops.append(Dropped(DropReason.TYPE_MISMATCH, source.uri, detail))
                 return None
+            fields.check_key(source.uri, "its uri")
             row = type_.build(source, data)
         except (WireError, Drop) as error:
             drops.append(Dropped(str(error.reason), source.uri, error.detail))

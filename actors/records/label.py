@@ -13,8 +13,10 @@ def build(source: Source, data: Json) -> Row:
     src = fields.subject_did(data, "src")
     if src != source.did:
         raise Drop(DropReason.NOT_AUTHORIZED, "src is not the author")
-    negated = data.get("neg", False)
-    if type(negated) is not bool:
+    negated = data.get("neg")
+    if negated is None:
+        negated = False
+    elif type(negated) is not bool:
         raise fields.invalid("neg", "is not a boolean")
     values = (
         source.uri,

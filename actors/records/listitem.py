@@ -8,8 +8,8 @@ from actors.records.record import Json, RecordType, Row, Source, Value
 def build(source: Source, data: Json) -> Row:
     """Make the row of a list item; raises Drop when the list is another author's."""
     list_uri = fields.key_text(data, "list")
+    fields.authority(list_uri, "list")
     if not list_uri.startswith(f"at://{source.did}/app.bsky.graph.list/"):
-        fields.authority(list_uri, "list")
         raise Drop(DropReason.NOT_AUTHORIZED, "list is not a list of the author's")
     subject = fields.subject_did(data, "subject")
     values = (source.uri, source.cid, list_uri, subject, fields.record_time(data, source))

@@ -7,6 +7,10 @@ from actors.records.record import Json, RecordType, Row, Source
 def build(source: Source, data: Json) -> Row:
     """Make the profile columns of a user; the handle is never a profile's to set."""
     created = fields.parse_time(data.get("createdAt"))
+    if created != fields.record_time(data, source):
+        # A users row may be made by whoever mentions the DID first: without a date of its own that
+        # holds it has the same one whoever that was.
+        created = 0
     values = (
         source.did,
         fields.optional_text(data, "displayName"),
@@ -15,9 +19,7 @@ def build(source: Source, data: Json) -> Row:
         fields.optional_text(data, "description"),
         fields.encode_json(data),
         fields.optional_json(fields.optional_mapping(data, "pinnedPost")),
-        # A users row may be made by whoever mentions the DID first: without a date of its own
-        # it has the same one whoever that was.
-        0 if created is None else fields.record_time(data, source),
+        created,
     )
     return Row(values)
 
