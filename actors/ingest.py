@@ -9,31 +9,27 @@ socket is read no more, and the upstream waits.
 import logging
 import random
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from actors.capture_source import CaptureSource
 from actors.connector import TRIES, Connector
 from actors.ingest_metrics import IngestMetrics
+from actors.ingest_setup import DATA_ERROR, EXIT_CODES, REPLACED, IngestSetup
 from actors.intake import Intake, Verdict
 from actors.position import Position
 from actors.reader import Located, Place, StreamItem
 from actors.sequence import Sequence
 from actors.shard_window import Batch, ShardWindow
-from actors.store.checkpoint import Checkpoint, CheckpointError, CheckpointUnusable, Saved
-from actors.store.database import connect
+from actors.store.checkpoint import CheckpointError, CheckpointUnusable, Saved
 from actors.store.diskspace import DiskSpace
 from actors.store.fence import Fence, Fenced
 from actors.summary import summarise
-from actors.upstream import End, Ending, Opened, Relay, Upstream
+from actors.upstream import End, Ending, Opened
 from actors.vitals import UNKNOWN_LAG
-from config.settings import Settings
 from config.source import Source, Start
 from config.units import show_duration
 from engine.actor import Actor
-from engine.address import Address, member
+from engine.address import Address
 from engine.context import Context
 from engine.iothread import IoThread
 from engine.restarts import Backoff
@@ -47,37 +43,8 @@ CHUNK: Final = 256
 
 TICK_SECONDS: Final = 0.2
 DISK_SECONDS: Final = 5.0
-STATEMENT_SECONDS: Final = 5
-"""Longest statement of the checkpoint: ingest would rather save later than stand still."""
-
 REWIND_SECONDS: Final = 300.0
 """How far before the last known event a host is read again that numbers anew."""
-
-# Of sysexits.h: broken data, unavailable, try again later, configuration.
-DATA_ERROR: Final = 65
-UNAVAILABLE: Final = 69
-REPLACED: Final = 75
-MISCONFIGURED: Final = 78
-
-
-@dataclass(frozen=True)
-class IngestSetup:
-    """What the topology gives to ingest.
-
-    Attributes:
-        settings: of the run.
-        shards: their number; they are the members of the group `shard`.
-        conninfo: of the database with the checkpoint.
-        start_is_explicit: whether the start was given for this run, and so wins over the
-            checkpoint.
-        disk: a folder on the disk of the embedded database; None where that is not ours.
-    """
-
-    settings: Settings
-    shards: int
-    conninfo: str
-    start_is_explicit: bool = False
-    disk: Path | None = None
 
 
 class Ingest(Actor):
@@ -94,31 +61,12 @@ class Ingest(Actor):
         self._every = limits.checkpoint_seconds
         self._idle_seconds = everything.source.idle_seconds
         self._until_caught_up = everything.run.until_caught_up
-        self._windows = [
-            ShardWindow(
-                member("shard", index),
-                limits.window_frames,
-                limits.window_bytes,
-                limits.batch_frames,
-                limits.batch_bytes,
-            )
-            for index in range(settings.shards)
-        ]
+        self._windows = settings.windows()
         self._metrics = IngestMetrics(context.metrics)
         context.metrics.before_snapshot(self._measure)
         self._sequence = Sequence()
-        opening = partial(
-            connect,
-            settings.conninfo,
-            application_name=context.name,
-            connect_seconds=min(everything.database.connect_seconds, STATEMENT_SECONDS),
-            settings={
-                "statement_timeout": f"{STATEMENT_SECONDS}s",
-                "lock_timeout": f"{STATEMENT_SECONDS}s",
-            },
-        )
         fence = Fence(context.name, context.epoch, context.generation)
-        self._position = Position(Checkpoint(self._source.host, opening, fence))
+        self._position = Position(settings.checkpoint(fence))
         self._intake = Intake(
             self._source.host,
             self._windows,
@@ -134,21 +82,14 @@ class Ingest(Actor):
         )
         self._connector = Connector(
             self._source.address,
-            self._upstream(),
+            settings.upstream(),
             submit=self._io.submit,
             after=context.after,
             place=self._place,
             backoff=Backoff(limits.reconnect_min_seconds, limits.reconnect_max_seconds),
             chance=random.Random(),  # noqa: S311 - jitter needs no secrecy
         )
-        self._disk: DiskSpace | None = None
-        if settings.disk is not None:
-            embedded = everything.embedded
-            self._disk = DiskSpace(
-                settings.disk,
-                warn_below=embedded.warn_free_bytes,
-                pause_below=embedded.min_free_bytes,
-            )
+        self._disk = settings.disk_space()
         self._live = False
         self._moment: float | None = None
         self._backlog: deque[StreamItem] = deque()
@@ -165,7 +106,7 @@ class Ingest(Actor):
         try:
             saved = self._claim()
         except (CheckpointError, CheckpointUnusable, Fenced) as error:
-            context.fail(str(error), _EXIT_CODES[type(error)])
+            context.fail(str(error), EXIT_CODES[type(error)])
             return
         self._begin_where(saved)
         for window in self._windows:
@@ -241,12 +182,6 @@ class Ingest(Actor):
         self._intake.skip_before = moment
         # A file is quicker to read through than to search.
         self._moment = None if self._is_capture else moment
-
-    def _upstream(self) -> Upstream:
-        if self._is_capture:
-            return CaptureSource(Path(self._source.address))
-        limits = self.settings.settings.ingest
-        return Relay(self._source.address, limits.max_frame_bytes, limits.stall_seconds)
 
     # -- the stream
 
@@ -457,10 +392,3 @@ class Ingest(Actor):
         lag = self._position.lag(self.context.clock.now(), connected=connected)
         metrics.lag.set(UNKNOWN_LAG if lag is None else lag)
         metrics.measure(self._windows)
-
-
-_EXIT_CODES: Final[dict[type[Exception], int]] = {
-    CheckpointError: UNAVAILABLE,
-    CheckpointUnusable: MISCONFIGURED,
-    Fenced: REPLACED,
-}

@@ -17,7 +17,7 @@ from actors.store.checkpoint import (
 )
 from actors.store.database import connect
 from actors.store.fence import Fence, Fenced, raise_epoch
-from actors.store.schema import TABLES
+from actors.store.schema import create_schema_sql
 
 HOST = "relay.example"
 
@@ -25,10 +25,8 @@ HOST = "relay.example"
 @pytest.fixture
 def tables(database: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(database, autocommit=True) as connection:
-        for name in ("firehose_cursor", "engine_epoch", "engine_fences", "engine_outbox"):
-            connection.execute(TABLES[name].create_sql().encode())
-            for statement in TABLES[name].index_sql():
-                connection.execute(statement.encode())
+        for statement in create_schema_sql():
+            connection.execute(statement.encode())
         yield connection
 
 
