@@ -68,15 +68,15 @@ class Batch:
     def _sync(self, event: Sync) -> None:
         try:
             signed = commit.open_sync(event)
+            ahead = self._is_ahead(signed.rev, datetimes.to_microseconds(event.time), event.did)
         except WireError as error:
             self._drop(error.reason, event.did, error.detail)
             return
-        time = datetimes.to_microseconds(event.time)
-        if not self._is_ahead(signed.rev, time, event.did):
+        if not ahead:
             self.changes.append(SyncState(event.did, signed.rev, signed.data))
 
     def _is_ahead(self, rev: str, time: int, did: str) -> bool:
-        """Whether a rev lies in the future of its event, which is then dropped.
+        """Whether a rev lies in the future of its event, which is then dropped. Raises WireError.
 
         Such a rev would keep every later commit of its repository out. The event's own time is the
         measure, not our clock: so a replay decides as the first run did, whenever it takes place.

@@ -93,7 +93,6 @@ class EmbeddedSettings(Section, frozen=True):
     work_mem: PostgresSize
     maintenance_work_mem: PostgresSize
     max_connections: Annotated[int, Meta(ge=20, le=10_000)]
-    synchronous_commit: bool
     start_seconds: Seconds
     stop_seconds: Seconds
     warn_free_bytes: BytesOrNone

@@ -38,7 +38,6 @@ class SmallServer:
     work_mem: str = "8MB"
     maintenance_work_mem: str = "32MB"
     max_connections: int = 100
-    synchronous_commit: bool = True
     start_seconds: float = 60.0
     stop_seconds: float = 20.0
 

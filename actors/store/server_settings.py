@@ -32,8 +32,6 @@ class ServerOptions(Protocol):
     @property
     def max_connections(self) -> int: ...
     @property
-    def synchronous_commit(self) -> bool: ...
-    @property
     def start_seconds(self) -> float: ...
     @property
     def stop_seconds(self) -> float: ...
@@ -45,6 +43,11 @@ SERVER_SETTINGS: Final[tuple[tuple[str, str, str], ...]] = (
     ("port", str(PORT), "names the socket"),
     ("unix_socket_permissions", "0777", "the folder of the socket is the guard, also for root"),
     ("fsync", "on", "the checkpoint must not survive what it stands for"),
+    (
+        "synchronous_commit",
+        "on",
+        "what is acked is never sent again",
+    ),
     ("full_page_writes", "on", "a torn page after a loss of power is beyond repair without"),
     ("wal_compression", "on", "full pages are most of the log; this form is in every build"),
     ("checkpoint_timeout", "10min", "fewer full pages in the log; bounds the time of a recovery"),
@@ -98,7 +101,6 @@ def command_line(
         "work_mem": options.work_mem,
         "maintenance_work_mem": options.maintenance_work_mem,
         "max_connections": str(options.max_connections),
-        "synchronous_commit": "on" if options.synchronous_commit else "off",
         "unix_socket_directories": str(socket_folder),
         "log_directory": str(log_folder),
         **overrides,

@@ -20,7 +20,7 @@ def settings_of(words: list[str]) -> dict[str, str]:
 
 def test_the_options_of_the_configuration_are_passed_on() -> None:
     words = command_line(
-        SmallServer(shared_buffers="77MB", synchronous_commit=False),
+        SmallServer(shared_buffers="77MB"),
         major=18,
         socket_folder=Path("/run/x"),
         log_folder=Path("/data/log"),
@@ -28,7 +28,7 @@ def test_the_options_of_the_configuration_are_passed_on() -> None:
     )
     settings = settings_of(words)
     assert settings["shared_buffers"] == "77MB"
-    assert settings["synchronous_commit"] == "off"
+    assert settings["synchronous_commit"] == "on"
     assert settings["unix_socket_directories"] == "/run/x"
     assert settings["listen_addresses"] == ""
     assert settings["jit"] == "on"
