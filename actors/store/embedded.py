@@ -244,6 +244,10 @@ class EmbeddedPostgres:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
 
     def _what_it_does(self, seconds: float) -> str:
+        starting = f"the start of PostgreSQL ({seconds:.0f} s)"
+        # A clean start looks the same in the process list for a moment.
+        if not self._server_log.tells_of_recovery():
+            return starting
         for process in server_processes(self.folder.data):
             try:
                 title = " ".join(process.cmdline()).strip()
@@ -253,7 +257,7 @@ class EmbeddedPostgres:
             if ": startup " in title:
                 doing = title.rsplit(": startup ", 1)[1].strip()
                 return f"recovery after a crash: {doing} ({seconds:.0f} s)"
-        return f"the start of PostgreSQL ({seconds:.0f} s)"
+        return starting
 
     def _watch_exit(self) -> None:
         assert self._exit is not None

@@ -67,12 +67,10 @@ def _stop(data: Path) -> Iterator[str]:
         _signal(postmasters or processes, number if postmasters else max(number, signal.SIGQUIT))
         limit = seconds if postmasters else min(seconds, _IMMEDIATE_SECONDS)
         deadline = time.monotonic() + limit
-        while server_processes(data):
-            if time.monotonic() > deadline:
-                break
+        while time.monotonic() < deadline:
             yield waiting
-        else:
-            return
+            if not server_processes(data):
+                return
     left = ", ".join(str(process.pid) for process in server_processes(data))
     if left:
         raise DatabaseRefused(

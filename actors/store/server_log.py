@@ -11,6 +11,7 @@ from actors.store.account import Account
 __all__ = ["ServerLog"]
 
 _FULL: Final = "No space left on device"
+_RECOVERY: Final = "automatic recovery in progress"
 _TAIL: Final = 65536
 # The first of these that any line matches, and of such lines the last, tells most.
 _TELLING: Final = tuple(
@@ -57,6 +58,10 @@ class ServerLog:
 
     def disk_was_full(self) -> bool:
         return _FULL in self._new_text()
+
+    def tells_of_recovery(self) -> bool:
+        """Whether the server found that it had not been shut down properly."""
+        return _RECOVERY in self._new_text()
 
     def _new_text(self) -> str:
         paths = [self._start, *self.folder.glob("postgres-*.log")]
