@@ -90,10 +90,14 @@ class Plan:
     outcome: Outcome = field(default_factory=Outcome)
 
     def touched(self, table: AggregateTable) -> list[str]:
-        """Keys of the counter rows that change or must be there, sorted."""
-        required = self.required[table.name]
+        """Keys of the counter rows that change, must be there or must be locked, sorted.
+
+        Where one row takes another's place the count stays, but what is derived from the row does
+        not: it is written under the counter's lock all the same.
+        """
+        locked = self.required[table.name] | self.emptied[table.name]
         return sorted(
-            key for key, deltas in self.counts[table.name].items() if key in required or any(deltas)
+            key for key, deltas in self.counts[table.name].items() if key in locked or any(deltas)
         )
 
 
