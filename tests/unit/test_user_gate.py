@@ -1,0 +1,180 @@
+"""The user gate as a process, asked by others, on a real database."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from actors.messages import MESSAGES, CreateUsers, EnsureUsers, OutboxWork
+from actors.store import outbox
+from actors.store.arrays import register
+from actors.store.migrate import bring_up_to_date
+from actors.store.session import SessionSettings
+from actors.user_gate import UserGate, UserGateSettings
+from engine.actor import Actor
+from engine.address import Address
+from engine.control import Progress
+from engine.message import Codec
+from engine.metrics import MetricsSnapshot
+from engine.topology import Edge, EdgeKind
+from tests.unit.engine_harness import Harness
+
+EPOCH = 7
+BODY = Codec((CreateUsers,))
+
+
+def did(number: int) -> str:
+    return "did:plc:" + f"{number:024d}".translate(str.maketrans("0189", "abcd"))
+
+
+@dataclass(frozen=True)
+class Script:
+    """What an asker does: asks one after the other, then offers outbox work (row, number)."""
+
+    asks: tuple[tuple[str, ...], ...] = ()
+    work: tuple[tuple[int, int, tuple[str, ...]], ...] = ()
+
+
+class Asker(Actor):
+    """Stands for a shard; finishes with how many rows its asks had made."""
+
+    settings: Script
+
+    def on_peer(self, peer: Address, generation: int, up: bool) -> None:
+        if not up:
+            return
+        for asked in self.settings.asks:
+            self.context.ask(peer, EnsureUsers(list(asked)), 20.0)
+        for row, number, dids in self.settings.work:
+            body = BODY.encode(CreateUsers(list(dids)))
+            assert self.context.offer(peer, OutboxWork(row, number, body))
+        self.context.finish({})
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database, autocommit=True) as opened:
+        bring_up_to_date(opened)
+        opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
+        register(opened)
+        yield opened
+
+
+@contextmanager
+def stage(database: str, askers: int, **settings: int) -> Iterator[Harness]:
+    limits = {"max_concurrent_user_creations": 10, "batch_users": 500, "known_cache": 10_000}
+    gate = UserGateSettings(SessionSettings(database), **{**limits, **settings})
+    edges = [
+        Edge(f"asker-{index}", "user_gate", kind, messages=64)
+        for index in range(askers)
+        for kind in (EdgeKind.ASK, EdgeKind.OFFER)
+    ]
+    with Harness(edges, MESSAGES) as harness:
+        harness.start("user_gate", UserGate, gate)
+        yield harness
+
+
+def metrics(harness: Harness) -> MetricsSnapshot:
+    for said in reversed(harness.of("user_gate", Progress)):
+        if isinstance(said, Progress) and said.metrics is not None:
+            return said.metrics
+    return MetricsSnapshot()
+
+
+def users(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT count(*) FROM users").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_any_number_of_requests_for_one_did_make_one_creation(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    same = Script(asks=((did(1),),) * 250)
+    with stage(database, 4) as harness:
+        for index in range(4):
+            harness.spawn(f"asker-{index}", Asker, same)
+        harness.until(lambda: all(harness.reports(f"asker-{index}") for index in range(4)))
+        harness.until(lambda: metrics(harness).value("users_created_total") > 0)
+        # Those that are asked for while it is being made wait for that one statement.
+        assert metrics(harness).value("user_statements_total") == 1
+    assert users(connection) == 1
+
+
+def test_never_more_creations_at_once_than_the_limit(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute(
+        "CREATE TABLE most (seen integer);"
+        " CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO most SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+        " AND datname = current_database() AND query LIKE 'INSERT INTO users%';"
+        " PERFORM pg_sleep(0.02); RETURN NULL; END $$;"
+        " CREATE TRIGGER look BEFORE INSERT ON users FOR EACH STATEMENT EXECUTE FUNCTION look()"
+    )
+    with stage(database, 3, max_concurrent_user_creations=2, batch_users=1) as harness:
+        for index in range(3):
+            wanted = tuple(did(index * 100 + number) for number in range(20))
+            harness.spawn(f"asker-{index}", Asker, Script(asks=(wanted,)))
+        harness.until(lambda: all(harness.reports(f"asker-{index}") for index in range(3)))
+    row = connection.execute("SELECT max(seen) FROM most").fetchone()
+    assert row == (2,)
+    assert users(connection) == 60
+
+
+def test_work_that_was_left_in_the_outbox_is_done_at_the_start(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    leave_work(connection, [did(1), did(2)], [did(2), did(3)])
+    with stage(database, 0) as harness:
+        harness.until(lambda: outbox.depth(connection) == 0)
+    assert users(connection) == 3
+
+
+def test_a_gap_in_the_numbers_makes_the_gate_look_into_the_outbox(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    with stage(database, 1) as harness:
+        rows = leave_work(connection, [did(1)], [did(2)], [did(3)])
+        # The second of three was not sent along.
+        work = ((rows[0], 1, (did(1),)), (rows[2], 3, (did(3),)))
+        harness.spawn("asker-0", Asker, Script(work=work))
+        harness.until(lambda: outbox.depth(connection) == 0)
+        harness.until(lambda: metrics(harness).value("outbox_gaps_total") == 1)
+    assert users(connection) == 3
+
+
+def test_a_user_that_is_there_stays_as_it_is(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    connection.execute("INSERT INTO users (did, handle) VALUES (%s, 'somebody.test')", [did(1)])
+    with stage(database, 1) as harness:
+        harness.spawn("asker-0", Asker, Script(asks=((did(1), did(2)),)))
+        harness.until(lambda: bool(harness.reports("asker-0")))
+    rows = connection.execute("SELECT did, handle FROM users").fetchall()
+    assert dict(rows) == {did(1): "somebody.test", did(2): "handle.invalid"}
+
+
+def test_a_gate_outlasts_a_database_that_ends_its_sessions(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    with stage(database, 2) as harness:
+        harness.spawn("asker-0", Asker, Script(asks=((did(1),),)))
+        harness.until(lambda: bool(harness.reports("asker-0")))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'skyshard user_gate'"
+        )
+        harness.spawn("asker-1", Asker, Script(asks=((did(2),),)))
+        harness.until(lambda: bool(harness.reports("asker-1")))
+    assert users(connection) == 2
+
+
+def leave_work(connection: psycopg.Connection[Any], *dids: list[str]) -> list[int]:
+    """Put work for the gate into the outbox; returns its rows."""
+    work = [("user_gate", BODY.encode(CreateUsers(of))) for of in dids]
+    rows = connection.execute(outbox.INSERT_SQL, outbox.insert_parameters(work)).fetchall()
+    return [row for (row,) in rows]
