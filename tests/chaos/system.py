@@ -54,7 +54,7 @@ class Soldier(Actor):
             self.sleep_for_ever()
         self.context.after(ORDER_SECONDS, self.look_for_orders)
 
-    def receive(self, message: Message, delivery: Delivery) -> None:  # noqa: ARG002 - its form
+    def receive(self, message: Message, delivery: Delivery) -> None:
         assert isinstance(message, Poke)
         for word in message.words:
             trace(self.arena, f"poked {self.context.name} {word}")

@@ -74,7 +74,7 @@ class Sink(Actor):
     def receive(
         self,
         message: Message,
-        delivery: Delivery,  # noqa: ARG002 - the signature of every handler
+        delivery: Delivery,
     ) -> Message | None:
         assert isinstance(message, Batch)
         os.write(self.file, "".join(f"{item}\n" for item in message.items).encode())
@@ -169,7 +169,7 @@ class Bulky(Actor):
 
     def on_peer(
         self,
-        peer: Address,  # noqa: ARG002 - the signature of every actor
+        peer: Address,
         generation: int,
         up: bool,
     ) -> None:
