@@ -47,6 +47,11 @@ _SERVER_KEEPALIVE: Final[Mapping[str, str]] = MappingProxyType(
         "tcp_user_timeout": "60000",
     }
 )
+# Writers look again after they have waited for a lock (the fence's, a counter's): each statement
+# must see what was committed before it, whatever the database's own default is.
+_ISOLATION: Final[Mapping[str, str]] = MappingProxyType(
+    {"default_transaction_isolation": "read committed"}
+)
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _PAUSE: Final = 0.2
 
@@ -121,7 +126,7 @@ def connect(
     autocommit: bool = False,
     settings: Mapping[str, str] = _NOTHING,
 ) -> psycopg.Connection:
-    """A connection for a writer: with keepalives on both sides, UTF-8, and UTC.
+    """A connection for a writer: with keepalives on both sides, UTF-8, UTC, and read committed.
 
     Args:
         conninfo: of the database.
@@ -144,7 +149,7 @@ def connect(
     connection = psycopg.connect(libpq.make_conninfo("", **parts), autocommit=True)
     try:
         # In autocommit, as a rollback of the transaction would take the settings back.
-        wanted = {"timezone": "UTC", **_SERVER_KEEPALIVE, **settings}
+        wanted = {"timezone": "UTC", **_ISOLATION, **_SERVER_KEEPALIVE, **settings}
         calls = sql.SQL(", ").join(
             sql.SQL("set_config({}, {}, false)").format(name, value)
             for name, value in wanted.items()

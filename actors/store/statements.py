@@ -211,7 +211,7 @@ def count_sql(table: AggregateTable) -> str:
     return (
         f"INSERT INTO {table.name} AS t ({', '.join(columns)})"
         f" SELECT {', '.join(columns)} FROM unnest({', '.join(arrays)})"
-        f" AS i ({', '.join(columns)}) ORDER BY {table.key}"
+        f' AS i ({", ".join(columns)}) ORDER BY {table.key} COLLATE "C"'
         f" ON CONFLICT ({table.key}) DO UPDATE SET {', '.join(updates)}"
     )
 

@@ -14,7 +14,7 @@ from actors.store.tallies import ADD_SQL, add_parameters
 CREATE_SQL: Final = (
     "INSERT INTO users (did, handle, created_at)"
     " SELECT i.did, 'handle.invalid', timestamp 'epoch' FROM unnest(%b::text[]) AS i (did)"
-    " ORDER BY i.did ON CONFLICT (did) DO NOTHING"
+    ' ORDER BY i.did COLLATE "C" ON CONFLICT (did) DO NOTHING'
 )
 
 
