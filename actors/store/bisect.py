@@ -33,10 +33,12 @@ def apply_bisecting(
         if not isinstance(only, AppliedCommit) or not only.operations:
             raise
         reason = str(refused)
-    return writer.apply([_without_refused(writer, only, reason)], work, tallies, wait)
+    return writer.apply([_without_refused(writer, only, reason, wait)], work, tallies, wait)
 
 
-def _without_refused(writer: Writer, commit: AppliedCommit, reason: str) -> AppliedCommit:
+def _without_refused(
+    writer: Writer, commit: AppliedCommit, reason: str, wait: Callable[[float], None]
+) -> AppliedCommit:
     """Return the commit with every refused record gone from it, and a drop for each.
 
     A record is tried alone; where none is refused alone, they are refused together, and all go.
@@ -44,7 +46,7 @@ def _without_refused(writer: Writer, commit: AppliedCommit, reason: str) -> Appl
     refusals: dict[str, str] = {}
     for operation in commit.operations:
         if operation.row is not None:
-            refusal = writer.trial([commit._replace(operations=[operation])])
+            refusal = writer.trial([commit._replace(operations=[operation])], wait)
             if refusal is not None:
                 refusals[operation.uri] = refusal
     if not refusals:

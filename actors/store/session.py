@@ -25,6 +25,15 @@ PASSING: Final = (
     errors.LockNotAvailable,
 )
 
+# The server is well, and refuses what it was sent. psycopg counts the limits (an index entry that
+# is too long, a search vector) among the errors of operation, as if waiting could help.
+REFUSALS: Final = (
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+)
+
 
 class DatabaseAway(Exception):
     """PostgreSQL cannot be used now: stopped, restarting, out of disk. One line; it may pass."""
@@ -67,7 +76,7 @@ def away() -> Iterator[None]:
     """Turn the errors of a server that is away into DatabaseAway; let all others through."""
     try:
         yield
-    except PASSING:
+    except (*PASSING, *REFUSALS):
         raise
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise DatabaseAway(one_line(error)) from error

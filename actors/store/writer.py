@@ -8,10 +8,9 @@ several shards share and what is copied from them.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import psycopg
-from psycopg import Connection, errors
+from psycopg import Connection
 
 from actors.records import RECORDS, UNKNOWN
 from actors.records.record import RecordType
@@ -22,7 +21,7 @@ from actors.store.aside import from_database, unpack
 from actors.store.batch import AppliedCommit, Change, Outcome
 from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.plan import Aside, Met, Plan, Repo, Thing, make_plan, thing_of, thing_text
-from actors.store.session import PASSING, away
+from actors.store.session import PASSING, REFUSALS, away
 from actors.store.tallies import ADD_SQL, add_parameters
 
 # How a writer's connection plans: it looks rows up by key and does nothing else. A plan made while
@@ -35,6 +34,8 @@ SESSION: Final = {
     "jit": "off",
 }
 MAX_RETRIES: Final = 20
+
+T = TypeVar("T")
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 
 _TYPES: Final[dict[str, RecordType]] = {
@@ -94,37 +95,49 @@ class Writer:
         PostgreSQL refuses, and DatabaseAway when the server is away (the batch may or may not be
         durable then: apply it again on a new connection, the rev guard sorts it out).
         """
+        try:
+            outcome, retries = self._retrying(
+                lambda: self._apply_once(changes, work, tallies), wait
+            )
+        except REFUSALS as error:
+            raise BatchRefused(str(error).partition("\n")[0]) from error
+        outcome.retries = retries
+        return outcome
+
+    def trial(
+        self,
+        changes: Sequence[Change],
+        wait: Callable[[float], None] = lambda _seconds: None,
+    ) -> str | None:
+        """Try a batch and roll it back; returns why PostgreSQL refuses it, or None if it does not.
+
+        Retries and raises as `apply` does.
+        """
+        try:
+            self._retrying(lambda: self._try_once(changes), wait)
+        except REFUSALS as error:
+            return str(error).partition("\n")[0]
+        return None
+
+    def _retrying(self, once: Callable[[], T], wait: Callable[[float], None]) -> tuple[T, int]:
+        """Do it until no lock is in the way; returns what it came to, and after how many retries.
+
+        Raises the last error when there is no end to them.
+        """
         retries = 0
         while True:
             try:
                 with away():
-                    outcome = self._apply_once(changes, work, tallies)
+                    return once(), retries
             except PASSING:
                 retries += 1
                 if retries > MAX_RETRIES:
                     raise
                 wait(self._random.uniform(0, 0.01 * retries))
-            except (
-                psycopg.DataError,
-                psycopg.IntegrityError,
-                errors.ProgramLimitExceeded,
-            ) as error:
-                raise BatchRefused(str(error).partition("\n")[0]) from error
-            else:
-                outcome.retries = retries
-                return outcome
 
-    def trial(self, changes: Sequence[Change]) -> str | None:
-        """Try a batch and roll it back; returns why PostgreSQL refuses it, or None if it does not.
-
-        Raises as `apply` does for everything else.
-        """
-        try:
-            with away(), self._connection.transaction(force_rollback=True):
-                self._write(changes, (), {})
-        except (psycopg.DataError, psycopg.IntegrityError, errors.ProgramLimitExceeded) as error:
-            return str(error).partition("\n")[0]
-        return None
+    def _try_once(self, changes: Sequence[Change]) -> None:
+        with self._connection.transaction(force_rollback=True):
+            self._write(changes, (), {})
 
     def _apply_once(
         self,
