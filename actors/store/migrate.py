@@ -12,7 +12,7 @@ from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.schema import SCHEMA_VERSION, TABLES, create_schema_sql
 
 # Two programs that migrate at once would trip over each other.
-_MIGRATE_LOCK: Final = 0x5359_0003
+MIGRATE_LOCK: Final = 0x5359_0003
 
 
 def migrate(conninfo: str, *, count_indexes: bool = False) -> bool:
@@ -31,7 +31,9 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
     newer program.
     """
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATE_LOCK])
+        # Building an index on a large table takes as long as it takes.
+        connection.execute("SET LOCAL statement_timeout = 0")
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATE_LOCK])
         before = _version(connection)
         if before is not None and before > SCHEMA_VERSION:
             raise DatabaseRefused(
@@ -41,6 +43,7 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
             )
         # Names in `IF NOT EXISTS` that exist are notices of no use to anyone.
         connection.execute("SET LOCAL client_min_messages = warning")
+        relations = _relations(connection)
         added = _add_columns(connection)
         for statement in create_schema_sql(count_indexes=count_indexes):
             connection.execute(statement)
@@ -50,6 +53,7 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
                 " ON CONFLICT (id) DO UPDATE SET version = excluded.version",
                 [SCHEMA_VERSION],
             )
+        added = added or _relations(connection) != relations
     return added or before != SCHEMA_VERSION
 
 
@@ -59,6 +63,15 @@ def _version(connection: Connection[Any]) -> int | None:
         return None
     row = connection.execute("SELECT version FROM engine_schema WHERE id = 1").fetchone()
     return None if row is None else int(row[0])
+
+
+def _relations(connection: Connection[Any]) -> int:
+    """Return how many tables and indexes there are."""
+    row = connection.execute(
+        "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _add_columns(connection: Connection[Any]) -> bool:
