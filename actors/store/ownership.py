@@ -15,6 +15,9 @@ from actors.store.session import DatabaseAway, SessionSettings, away, open_sessi
 log = structlog.get_logger()
 
 KEEP_SECONDS: Final = 5.0
+# A server takes a moment to notice that the process that held the lock is dead.
+GRACE_SECONDS: Final = 2.0
+_PAUSE: Final = 0.05
 
 
 class Ownership:
@@ -27,6 +30,8 @@ class Ownership:
     def __init__(self, settings: SessionSettings, holder: str) -> None:
         self._settings = settings
         self._holder = holder
+        self._closed = threading.Event()
+        self._keeper: threading.Thread | None = None
 
     def take(self, *, count_indexes: bool = False) -> tuple[int, str | None]:
         """Take the database, bring its tables up to date, and begin an epoch.
@@ -36,17 +41,30 @@ class Ownership:
         newer than this program, DatabaseAway.
         """
         connection = self._lock()
-        bring_up_to_date(connection, count_indexes=count_indexes)
-        row = connection.execute("SELECT holder FROM engine_epoch WHERE NOT ended").fetchone()
-        epoch = raise_epoch(connection, self._holder)
-        threading.Thread(
+        try:
+            with away():
+                bring_up_to_date(connection, count_indexes=count_indexes)
+                row = connection.execute(
+                    "SELECT holder FROM engine_epoch WHERE NOT ended"
+                ).fetchone()
+                epoch = raise_epoch(connection, self._holder)
+        except BaseException:
+            connection.close()
+            raise
+        self._keeper = threading.Thread(
             target=self._keep, args=(connection,), name="ownership", daemon=True
-        ).start()
+        )
+        self._keeper.start()
         return epoch, None if row is None else str(row[0])
 
+    def close(self) -> None:
+        """Let the database go; the end of the process does the same."""
+        self._closed.set()
+        if self._keeper is not None:
+            self._keeper.join()
+
     def _keep(self, connection: Connection[Any]) -> None:
-        while True:
-            time.sleep(KEEP_SECONDS)
+        while not self._closed.wait(KEEP_SECONDS):
             try:
                 with away():
                     connection.execute("SELECT 1")
@@ -57,19 +75,34 @@ class Ownership:
                 connection = self._lock()
             except (DatabaseAway, DatabaseRefused) as error:
                 log.warning("the lock on the database is not held", reason=str(error))
+        connection.close()
 
     def _lock(self) -> Connection[Any]:
         connection = open_session(self._settings, "supervisor")
-        row = connection.execute("SELECT pg_try_advisory_lock(%s)", [OWNER_LOCK]).fetchone()
-        if row is None or not row[0]:
-            holder = _holder(connection)
+        try:
+            with away():
+                deadline = time.monotonic() + GRACE_SECONDS
+                while not _try_lock(connection):
+                    if time.monotonic() > deadline:
+                        holder = _holder(connection)
+                        break
+                    time.sleep(_PAUSE)
+                else:
+                    return connection
+        except BaseException:
             connection.close()
-            raise DatabaseRefused(
-                Reason.LOCKED,
-                f"another run writes to this database ({holder}): stop it first, or give this one"
-                " another database",
-            )
-        return connection
+            raise
+        connection.close()
+        raise DatabaseRefused(
+            Reason.LOCKED,
+            f"another run writes to this database ({holder}): stop it first, or give this one"
+            " another database",
+        )
+
+
+def _try_lock(connection: Connection[Any]) -> bool:
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [OWNER_LOCK]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def _holder(connection: Connection[Any]) -> str:
