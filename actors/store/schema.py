@@ -4,129 +4,12 @@ The first part is the contract with an AppView that reads this database: every t
 there exists with this name, type and meaning. The second part (`engine_...`) is the engine's own.
 A database that the engine creates itself uses `text` for every string; key columns have the
 collation C, so that the order of keys is the order of their bytes everywhere.
-
-A column is written `name type`, with `!` for NOT NULL, `*` for a part of the primary key (and so
-NOT NULL), `~` for a string that serves as a key (collation C), `= expression` for a default.
 """
 
-import re
-from dataclasses import dataclass
+from actors.store.table import Table, table
 
 # Raised with every change of the tables; a database above it belongs to a newer program.
 SCHEMA_VERSION = 1
-
-_COLUMN = re.compile(r"(\w+)([*!~]*) ([a-z0-9 ]+?)(?: = (.+))?")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column; `type` is PostgreSQL's name, `key_text` asks for the collation C."""
-
-    name: str
-    type: str
-    required: bool
-    key_text: bool
-    default: str | None
-
-    def sql(self) -> str:
-        """Return the column's definition for CREATE TABLE."""
-        parts = [self.name, self.type]
-        if self.key_text:
-            parts.append('COLLATE "C"')
-        if self.required:
-            parts.append("NOT NULL")
-        if self.default is not None:
-            parts.append(f"DEFAULT {self.default}")
-        return " ".join(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table: columns in order, primary key, unique keys, and what else is indexed."""
-
-    name: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    unique: tuple[str, ...]
-    indexes: tuple[str, ...]
-    count_indexes: tuple[str, ...]
-    storage: str
-
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """Names in the table's order."""
-        return tuple(column.name for column in self.columns)
-
-    def type_of(self, column: str) -> str:
-        """Return the PostgreSQL type of a column; raises KeyError for an unknown one."""
-        for candidate in self.columns:
-            if candidate.name == column:
-                return candidate.type
-        raise KeyError(f"{self.name}.{column}")
-
-    def create_sql(self) -> str:
-        """Return CREATE TABLE for a database of our own."""
-        lines = [column.sql() for column in self.columns]
-        if self.key:
-            lines.append(f"PRIMARY KEY ({', '.join(self.key)})")
-        body = ",\n    ".join(lines)
-        storage = f" WITH ({self.storage})" if self.storage else ""
-        return f"CREATE TABLE IF NOT EXISTS {self.name} (\n    {body}\n){storage}"
-
-    def index_sql(self, *, count_indexes: bool = False) -> list[str]:
-        """Return the CREATE INDEX statements; those on bare counts only when asked for."""
-        statements = [
-            f"CREATE UNIQUE INDEX IF NOT EXISTS {self._index_name(unique)}"
-            f" ON {self.name} ({unique})"
-            for unique in self.unique
-        ]
-        plain = self.indexes + (self.count_indexes if count_indexes else ())
-        for index in plain:
-            expression, _, condition = index.partition(" WHERE ")
-            method = ""
-            if expression.startswith("gin "):
-                method, expression = " USING gin", expression.removeprefix("gin ")
-            where = f" WHERE {condition}" if condition else ""
-            statements.append(
-                f"CREATE INDEX IF NOT EXISTS {self._index_name(index)}"
-                f" ON {self.name}{method} ({expression}){where}"
-            )
-        return statements
-
-    def _index_name(self, expression: str) -> str:
-        words = re.findall(r"\w+", expression.partition(" WHERE ")[0])
-        kept = [word for word in words if word not in ("gin", "DESC")]
-        return f"{self.name}_{'_'.join(kept)}_skyshard"
-
-
-def _column(text: str) -> tuple[Column, bool]:
-    match = _COLUMN.fullmatch(text.strip())
-    assert match is not None, f"column {text!r} is not written as this file says"
-    name, marks, type_, default = match.groups()
-    column = Column(name, type_, "!" in marks or "*" in marks, "~" in marks, default)
-    return column, "*" in marks
-
-
-def _table(
-    name: str,
-    columns: str,
-    *,
-    unique: tuple[str, ...] = (),
-    indexes: tuple[str, ...] = (),
-    count_indexes: tuple[str, ...] = (),
-    storage: str = "",
-) -> Table:
-    parsed = [_column(text) for text in re.split(r",\s*(?![^()]*\))", columns.strip())]
-    return Table(
-        name=name,
-        columns=tuple(column for column, _ in parsed),
-        key=tuple(column.name for column, in_key in parsed if in_key),
-        unique=unique,
-        indexes=indexes,
-        count_indexes=count_indexes,
-        storage=storage,
-    )
-
 
 _TIMES = "created_at! timestamp, indexed_at! timestamp = now()"
 _ROW_TIMES = "created_at! timestamp = now(), updated_at! timestamp = now()"
@@ -135,14 +18,14 @@ _COMMIT = "commit_time timestamp, commit_seq text, commit_rev text"
 _COUNTER_STORAGE = "fillfactor = 70"
 
 CONTRACT: tuple[Table, ...] = (
-    _table(
+    table(
         "users",
         "did*~ text, handle! text, display_name text, avatar_url text, banner_url text,"
         "description text, profile_record jsonb, pinned_post jsonb, search_vector tsvector,"
         "created_at! timestamp = now(), indexed_at! timestamp = now()",
         indexes=("handle", "gin search_vector WHERE search_vector IS NOT NULL"),
     ),
-    _table(
+    table(
         "posts",
         "uri*~ text, cid! text, author_did!~ text, text! text, langs jsonb, parent_uri~ text,"
         "parent_cid text, root_uri~ text, root_cid text, embed jsonb, facets jsonb,"
@@ -156,13 +39,13 @@ CONTRACT: tuple[Table, ...] = (
             "gin search_vector WHERE search_vector IS NOT NULL",
         ),
     ),
-    _table(
+    table(
         "feed_items",
         "uri*~ text, post_uri!~ text, originator_did!~ text, type! text, sort_at! timestamp,"
         f"cid! text, {_TIMES}",
         indexes=("originator_did, sort_at DESC", "post_uri", "sort_at DESC"),
     ),
-    _table(
+    table(
         "post_aggregations",
         "post_uri*~ text, like_count! integer = 0, repost_count! integer = 0,"
         "reply_count! integer = 0, bookmark_count! integer = 0, quote_count! integer = 0,"
@@ -176,7 +59,7 @@ CONTRACT: tuple[Table, ...] = (
         ),
         storage=_COUNTER_STORAGE,
     ),
-    _table(
+    table(
         "post_viewer_states",
         "post_uri!~ text, viewer_did!~ text, like_uri text, repost_uri text,"
         "bookmarked! boolean = false, thread_muted! boolean = false,"
@@ -186,73 +69,73 @@ CONTRACT: tuple[Table, ...] = (
         unique=("viewer_did, post_uri",),
         indexes=("post_uri",),
     ),
-    _table(
+    table(
         "thread_contexts",
         f"post_uri*~ text, root_author_like_uri text, {_ROW_TIMES}",
     ),
-    _table(
+    table(
         "likes",
         "uri*~ text, user_did!~ text, post_uri!~ text, subject_cid text, via jsonb,"
         f"{_TIMES}, {_COMMIT}",
         unique=("user_did, post_uri",),
         indexes=("post_uri",),
     ),
-    _table(
+    table(
         "reposts",
         "uri*~ text, user_did!~ text, post_uri!~ text, subject_cid text, via jsonb,"
         f"{_TIMES}, {_COMMIT}",
         unique=("user_did, post_uri",),
         indexes=("post_uri",),
     ),
-    _table(
+    table(
         "bookmarks",
         f"uri*~ text, user_did!~ text, post_uri!~ text, {_TIMES}",
         unique=("user_did, post_uri",),
         indexes=("post_uri",),
     ),
-    _table(
+    table(
         "quotes",
         f"uri*~ text, cid! text, post_uri!~ text, quoted_uri!~ text, quoted_cid text, {_TIMES}",
         unique=("post_uri, quoted_uri",),
         indexes=("quoted_uri",),
     ),
-    _table(
+    table(
         "follows",
         f"uri*~ text, follower_did!~ text, following_did!~ text, {_TIMES}, {_COMMIT}",
         unique=("follower_did, following_did",),
         indexes=("following_did",),
     ),
-    _table(
+    table(
         "blocks",
         f"uri*~ text, blocker_did!~ text, blocked_did!~ text, {_TIMES}, {_COMMIT}",
         unique=("blocker_did, blocked_did",),
         indexes=("blocked_did",),
     ),
-    _table(
+    table(
         "list_blocks",
         f"uri*~ text, blocker_did!~ text, list_uri!~ text, {_TIMES}",
         unique=("blocker_did, list_uri",),
         indexes=("list_uri",),
     ),
-    _table(
+    table(
         "mutes",
         f"uri*~ text, muter_did!~ text, muted_did!~ text, {_TIMES}",
         unique=("muter_did, muted_did",),
         indexes=("muted_did",),
     ),
-    _table(
+    table(
         "list_mutes",
         f"uri*~ text, muter_did!~ text, list_uri!~ text, {_TIMES}",
         unique=("muter_did, list_uri",),
         indexes=("list_uri",),
     ),
-    _table(
+    table(
         "thread_mutes",
         f"uri*~ text, muter_did!~ text, thread_root_uri!~ text, {_TIMES}",
         unique=("muter_did, thread_root_uri",),
         indexes=("thread_root_uri",),
     ),
-    _table(
+    table(
         "user_settings",
         "user_did*~ text, blocked_keywords! jsonb = '[]', muted_users! jsonb = '[]',"
         "custom_lists! jsonb = '[]', feed_preferences! jsonb = '{}',"
@@ -261,24 +144,24 @@ CONTRACT: tuple[Table, ...] = (
         "last_feeds_backfill timestamp, last_notifications_backfill timestamp,"
         f"{_ROW_TIMES}",
     ),
-    _table(
+    table(
         "labels",
         "uri*~ text, src!~ text, subject!~ text, val! text, neg! boolean = false,"
         f"{_TIMES}, cid text, cts text, exp text, sig bytea, ver integer",
         indexes=("subject, val", "src", "val"),
     ),
-    _table(
+    table(
         "label_definitions",
         "id* serial, value! text, description text, severity! text = 'warn',"
         f"localized_strings jsonb = '{{}}', {_ROW_TIMES}",
         unique=("value",),
     ),
-    _table(
+    table(
         "label_events",
         "id* serial, label_uri!~ text, action! text, created_at! timestamp = now()",
         indexes=("created_at", "label_uri"),
     ),
-    _table(
+    table(
         "notifications",
         "id* serial, uri!~ text, recipient_did!~ text, author_did!~ text, reason! text,"
         f"reason_subject text, cid text, is_read! boolean = false, {_TIMES},"
@@ -290,64 +173,64 @@ CONTRACT: tuple[Table, ...] = (
             "created_at",
         ),
     ),
-    _table(
+    table(
         "activity_subscriptions",
         "uri*~ text, cid! text, subscriber_did!~ text, subject_did!~ text,"
         f"priority! boolean = false, {_TIMES}",
         unique=("subscriber_did, subject_did",),
         indexes=("subject_did",),
     ),
-    _table(
+    table(
         "lists",
         "uri*~ text, cid! text, creator_did!~ text, name! text, purpose! text, description text,"
         f"avatar_url text, {_TIMES}",
         indexes=("creator_did", "indexed_at"),
     ),
-    _table(
+    table(
         "list_items",
         f"uri*~ text, cid! text, list_uri!~ text, subject_did!~ text, {_TIMES}",
         unique=("list_uri, subject_did",),
         indexes=("subject_did",),
     ),
-    _table(
+    table(
         "feed_generators",
         "uri*~ text, cid! text, creator_did!~ text, did!~ text, display_name! text,"
         f"description text, avatar_url text, like_count! integer = 0, {_TIMES}",
         indexes=("creator_did", "did", "indexed_at"),
         count_indexes=("like_count",),
     ),
-    _table(
+    table(
         "starter_packs",
         "uri*~ text, cid! text, creator_did!~ text, name! text, description text, list_uri~ text,"
         f"feeds! jsonb = '[]', {_TIMES}",
         indexes=("creator_did", "list_uri", "indexed_at"),
     ),
-    _table(
+    table(
         "labeler_services",
         f"uri*~ text, cid! text, creator_did!~ text, policies! jsonb, like_count! integer = 0,"
         f"{_TIMES}",
         indexes=("creator_did", "indexed_at"),
         count_indexes=("like_count",),
     ),
-    _table(
+    table(
         "verifications",
         "uri*~ text, cid! text, subject_did!~ text, handle! text, verified_at! timestamp,"
         f"{_TIMES}, issuer_did~ text",
         unique=("issuer_did, subject_did",),
         indexes=("subject_did", "handle"),
     ),
-    _table(
+    table(
         "firehose_cursor",
         "id* serial, service! text, cursor text, last_event_time timestamp,"
         "updated_at! timestamp = now()",
         unique=("service",),
     ),
-    _table(
+    table(
         "generic_records",
         f"uri*~ text, cid! text, author_did!~ text, record_type! text, record! jsonb, {_TIMES}",
         indexes=("author_did", "record_type, created_at"),
     ),
-    _table(
+    table(
         "thread_gates",
         "post_uri*~ text, owner_did!~ text, allow_mentions! boolean = true,"
         "allow_following! boolean = true, allow_list_members! boolean = false,"
@@ -355,7 +238,7 @@ CONTRACT: tuple[Table, ...] = (
         "hidden_replies jsonb",
         indexes=("owner_did",),
     ),
-    _table(
+    table(
         "post_gates",
         "post_uri*~ text, created_at! timestamp = now(), embedding_rules! jsonb = '{}'",
     ),
@@ -363,67 +246,67 @@ CONTRACT: tuple[Table, ...] = (
 
 ENGINE: tuple[Table, ...] = (
     # The program's version of these tables, in one row.
-    _table("engine_schema", "id* integer = 1, version! integer"),
+    table("engine_schema", "id* integer = 1, version! integer"),
     # The rev guard: the last applied state of each repository.
-    _table(
+    table(
         "engine_repos",
         "did*~ text, rev! text, data bytea, out_of_step! boolean = false",
         indexes=("did WHERE out_of_step",),
         storage=_COUNTER_STORAGE,
     ),
-    _table(
+    table(
         "engine_user_aggregations",
         "did*~ text, followers_count! integer = 0, follows_count! integer = 0,"
         "posts_count! integer = 0",
         storage=_COUNTER_STORAGE,
     ),
     # Likes of what is no post: generators, labelers, and whatever else is liked.
-    _table(
+    table(
         "engine_subject_aggregations",
         "uri*~ text, like_count! integer = 0",
         storage=_COUNTER_STORAGE,
     ),
     # Records whose thing another record of the same author holds; `body` is their row.
-    _table(
+    table(
         "engine_duplicates",
         "uri*~ text, table_name! text, thing!~ text, cid text, body! jsonb",
         indexes=("table_name, thing",),
     ),
     # Work of a batch for another actor, written in the batch's transaction.
-    _table(
+    table(
         "engine_outbox",
         "id* bigserial, receiver! text, body! bytea, created_at! timestamp = now()",
         indexes=("receiver, id",),
     ),
     # The run that owns this database; raised at each start.
-    _table(
+    table(
         "engine_epoch",
         "id* integer = 1, epoch! bigint, holder! text, started_at! timestamp = now(),"
         "ended! boolean = false",
     ),
     # The living generation of each actor that writes, within an epoch.
-    _table("engine_fences", "actor* text, epoch! bigint, generation! bigint"),
+    table("engine_fences", "actor* text, epoch! bigint, generation! bigint"),
     # How much each actor did in each run.
-    _table(
+    table(
         "engine_tallies",
         "epoch* bigint, actor* text, name* text, amount! bigint",
         storage=_COUNTER_STORAGE,
     ),
     # Frames that killed their shard again and again, and why.
-    _table(
+    table(
         "engine_dead_letters",
         "id* bigserial, sender! text, receiver! text, reason! text, body! bytea,"
         "created_at! timestamp = now()",
     ),
 )
 
-TABLES: dict[str, Table] = {table.name: table for table in CONTRACT + ENGINE}
+TABLES: dict[str, Table] = {made.name: made for made in CONTRACT + ENGINE}
 
 
 def create_schema_sql(*, count_indexes: bool = False) -> list[str]:
     """Return the statements that make every table and index of an empty database."""
     statements: list[str] = []
-    for table in TABLES.values():
-        statements.append(table.create_sql())
-        statements.extend(table.index_sql(count_indexes=count_indexes))
+    for made in TABLES.values():
+        statements.append(made.create_sql())
+        statements.extend(made.index_sql(count_indexes=count_indexes))
     return statements
