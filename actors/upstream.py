@@ -185,6 +185,8 @@ class _Line:
             # The peer's side of the closing handshake sits behind the data that nobody reads.
             self._connection.transport.abort()
         await self._connection.close()
+        # An aborted connection is closed before its socket is.
+        await self._connection.wait_closed()
 
 
 def describe(error: Exception, open_seconds: float) -> str:
