@@ -12,7 +12,8 @@ from tests import tables
 from tests.histories import History
 from tests.writing import Crew, empty, make_index, reference_of
 
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3, 4)
+COMMITS = 800
 LONG_SEEDS = range(100, 140)
 
 
@@ -23,7 +24,7 @@ def index(database: str) -> str:
 
 def check(index: str, seed: int) -> Crew:
     """Apply the history of a seed with one to four writers; returns what they did."""
-    history = History(seed)
+    history = History(seed, commits=COMMITS)
     reference = reference_of([sent.frame for sent in history.stream])
     expected = reference.tables()
     crew = Crew(index, random.Random(seed))
@@ -51,7 +52,7 @@ def test_any_history_gives_the_tables_of_the_reference(index: str, seed: int) ->
 
 
 def test_the_histories_hold_all_that_the_writer_has_to_get_right() -> None:
-    histories = [History(seed) for seed in SEEDS]
+    histories = [History(seed, commits=COMMITS) for seed in SEEDS]
     held: set[str] = set()
     dropped: set[str] = set()
     for history in histories:

@@ -13,6 +13,7 @@ from actors.store.fence import Fence, raise_epoch
 from actors.store.schema import create_schema_sql
 from actors.store.writer import Writer
 from tests import tables
+from tests.author import Author, ref
 from tests.reference import Reference
 
 
@@ -61,3 +62,36 @@ def test_any_batch_size_gives_the_tables_of_the_reference(
     apply(writer, frames, size)
     expected = without_users(reference.tables())
     assert tables.differences(expected, without_users(tables.read_tables(index))) == []
+
+
+def test_what_a_viewer_set_by_hand_outlives_what_the_records_say(
+    index: str, writer: Writer
+) -> None:
+    ann = Author(1)
+    post = ann.uri("app.bsky.feed.post/a")
+    with psycopg.connect(index, autocommit=True) as appview:
+        for flag in ("thread_muted", "reply_disabled", "embedding_disabled", "pinned", None):
+            apply(writer, [ann.creates("app.bsky.feed.like/a", subject=ref(post))], 1)
+            if flag is not None:
+                appview.execute(f"UPDATE post_viewer_states SET {flag} = true".encode())
+            apply(writer, [ann.deletes("app.bsky.feed.like/a")], 1)
+            rows = appview.execute("SELECT like_uri FROM post_viewer_states").fetchall()
+            assert rows == ([] if flag is None else [(None,)]), flag
+            appview.execute("DELETE FROM post_viewer_states")
+
+
+def test_a_search_vector_is_filled_where_it_is_asked_for(index: str) -> None:
+    ann = Author(1)
+    frame = ann.frame(
+        ann.put("app.bsky.feed.post/a", text="Snow falls"),
+        ann.put("app.bsky.actor.profile/self", displayName="Ann", description="skis"),
+    )
+    with psycopg.connect(index, autocommit=True) as connection:
+        fence = Fence("shard-0", raise_epoch(connection, "test"), 1)
+        fence.claim(connection)
+        apply(Writer(connection, fence, search=True), [frame], 1)
+        found = connection.execute(
+            "SELECT (SELECT count(*) FROM posts WHERE search_vector @@ to_tsquery('simple', 'snow')"
+            "), (SELECT count(*) FROM users WHERE search_vector @@ to_tsquery('simple', 'skis'))"
+        ).fetchone()
+    assert found == (1, 1)
