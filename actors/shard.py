@@ -28,6 +28,9 @@ from engine.timer import Timer
 log = structlog.get_logger()
 
 GATE: Final = "user_gate"
+# Pauses, in seconds, between attempts while PostgreSQL is away.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
 # After this many drops of one reason the log says no more of them; the counters go on.
 LOGGED_DROPS: Final = 5
 
@@ -138,30 +141,44 @@ class Shard(Actor):
         work = []
         if unknown:
             work.append((GATE, self._codec.encode(CreateUsers(unknown))))
-        tallies = batch.tallies()
-        while True:
-            try:
-                outcome = apply_bisecting(
-                    self._writer, batch.changes, work, tallies, self.context.wait
-                )
-                break
-            except DatabaseAway as away:
-                self._outages.add()
-                log.warning("PostgreSQL is away: this shard waits for it", reason=str(away))
-                began = self.context.clock.monotonic()
-                self._connection.close()
-                self._connect()
-                # The outbox rows of a commit whose answer was lost have not been sent along.
-                self._owes_sweep = True
-                log.info(
-                    "PostgreSQL is back",
-                    seconds=round(self.context.clock.monotonic() - began, 1),
-                )
+        outcome = self._apply(batch, work)
         for drop in (*batch.drops, *outcome.drops):
             self._count_drop(drop)
         self._count(outcome)
         self._known.update(unknown)
         self._send_work(outcome, work)
+
+    def _apply(self, batch: Batch, work: list[tuple[str, bytes]]) -> Outcome:
+        """Apply a batch, trying again while PostgreSQL is away; ends the run when it stays away."""
+        clock = self.context.clock
+        tallies = batch.tallies()
+        failed_at: float | None = None
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                outcome = apply_bisecting(
+                    self._writer, batch.changes, work, tallies, self.context.wait
+                )
+            except DatabaseAway as away:
+                if failed_at is None:
+                    failed_at = clock.monotonic()
+                    self._outages.add()
+                    log.warning("PostgreSQL is away: this shard waits for it", reason=str(away))
+                elif clock.monotonic() - failed_at > self._settings.session.outage_seconds:
+                    # It takes connections and still writes nothing: a full disk, for example.
+                    self.context.fail(f"PostgreSQL has not written anything since: {away}", 69)
+                    raise
+                self._connection.close()
+                self.context.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                self._connect()
+                # The outbox rows of a commit whose answer was lost have not been sent along.
+                self._owes_sweep = True
+            else:
+                if failed_at is not None:
+                    seconds = round(clock.monotonic() - failed_at, 1)
+                    log.info("PostgreSQL is back", seconds=seconds)
+                return outcome
 
     def _unknown(self, batch: Batch) -> list[str]:
         """DIDs that may lack a `users` row; asks the gate for those of authors first.
