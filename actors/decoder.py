@@ -22,7 +22,7 @@ class Batch:
 
     `authors` and `subjects` are the DIDs that need `users` rows; `events` counts frames by kind;
     `drops` are frames and commits of which nothing could be used (a commit carries those of its
-    records itself).
+    records itself). `size` is in bytes of records; one that many operations name counts each time.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -31,6 +31,7 @@ class Batch:
     drops: list[Dropped] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
     sanitised: int = 0
+    size: int = 0
 
     def add(self, frame: bytes) -> None:
         """Decode one frame into the batch."""
@@ -113,9 +114,10 @@ class Batch:
             text = "" if op.cid is None else cid.to_text(op.cid)
             row: Row | None = None
             if op.problem is not None:
-                detail = "the commit's blocks do not hold it as they should"
+                detail = "the commit does not hold it as it should"
                 drops.append(Dropped(op.problem, uri, detail))
             elif op.record is not None:
+                self.size += len(op.record)
                 source = Source(uri, did, rkey, text, time, seq, event.rev)
                 row = self._row(type_, source, op.record, collection, drops)
             key = type_.key(uri, did, rkey)

@@ -15,7 +15,7 @@ from actors.recent import Recent
 from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
-from actors.store.session import DatabaseAway, SessionSettings, wait_for_session
+from actors.store.session import Connection, DatabaseAway, SessionSettings, wait_for_session
 from actors.store.writer import Writer
 from engine.actor import Actor, Delivery
 from engine.address import Address
@@ -122,13 +122,18 @@ class Shard(Actor):
         if not self._held or self._last is None:
             return
         began = self.context.clock.monotonic()
+        self._sizes.observe(self._held_frames)
         batch = Batch()
         for frames in self._held:
             for frame in frames.frames:
                 batch.add(frame)
-        self._sizes.observe(self._held_frames)
-        self.context.crash_point("shard.decoded")
-        self._write(batch)
+                # What is small on the way may be much to write: a block that many records share.
+                if batch.size >= self._settings.batch_bytes:
+                    self._write(batch)
+                    batch = Batch()
+                self.context.progress()
+        if batch.events:
+            self._write(batch)
         self.context.crash_point("shard.before_ack")
         self._last.ack()
         self.context.crash_point("shard.after_ack")
@@ -137,6 +142,7 @@ class Shard(Actor):
 
     def _write(self, batch: Batch) -> None:
         """Write a batch, however long PostgreSQL is away."""
+        self.context.crash_point("shard.decoded")
         unknown = self._unknown(batch)
         work = []
         if unknown:
@@ -223,21 +229,27 @@ class Shard(Actor):
         context = self.context
         try:
             self._connection = wait_for_session(
-                self._settings.session, context.name, context.wait, context.clock.monotonic
+                self._settings.session,
+                context.name,
+                context.wait,
+                context.clock.monotonic,
+                self._take_over,
             )
         except DatabaseAway as away:
             context.fail(f"PostgreSQL stayed away: {away}", 69)
             raise
-        try:
-            self._fence.claim(self._connection)
         except RunReplaced as replaced:
             context.fail(str(replaced), 75)
             raise
+
+    def _take_over(self, connection: Connection) -> None:
+        """Take over from an older generation, on a new connection."""
+        self._fence.claim(connection)
         self._writer = Writer(
-            self._connection,
+            connection,
             self._fence,
             search=self._settings.search_vector,
-            crash_point=lambda name: context.crash_point(f"shard.{name}"),
+            crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )
 
     def _count(self, outcome: Outcome) -> None:

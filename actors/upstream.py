@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -31,6 +32,12 @@ MAX_QUEUE: Final = 16
 """Messages that the library holds before it stops reading; ours are moved on at once."""
 
 CLOSE_SECONDS: Final = 1.0
+WATCH_SECONDS: Final = 1.0
+
+UNTAKEN_BYTES: Final = 1024 * 1024
+"""Our answers to the upstream's pings that it may leave untaken. We write nothing else, and the
+library answers whether or not there is room, so more than this would fill the memory."""
+
 _LONGEST_RETRY_AFTER: Final = 600.0
 _OUR_COMPLAINTS: Final = frozenset(
     (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
@@ -101,7 +108,7 @@ class Relay:
         """See `Upstream`. An unpaired failure of ours, such as a full memory, is raised."""
         try:
             connection = await self._open(cursor)
-        except (OSError, ValueError, WebSocketException) as error:
+        except (OSError, ValueError, MultipleValuesError, WebSocketException) as error:
             return Ending(End.UNREACHABLE, describe(error, self.open_seconds), retry_after(error))
         line = _Line(connection, self.stall_seconds, self.ping_seconds)
         try:
@@ -133,7 +140,7 @@ class _Line:
         self._ping = ping
         self._received = 0
         self._delivering = False
-        self._stalled = False
+        self._given_up = ""
 
     async def run(self, deliver: Deliver) -> Ending:
         watch = asyncio.create_task(self._watch())
@@ -154,36 +161,46 @@ class _Line:
                 await watch
 
     def _ending(self, error: ConnectionClosed) -> Ending:
-        if self._stalled:
-            return Ending(End.STALLED, f"nothing came for {self._stall:g} s")
+        if self._given_up:
+            return Ending(End.STALLED, self._given_up)
         ours = error.sent
         if ours is not None and not error.rcvd_then_sent and ours.code in _OUR_COMPLAINTS:
             return Ending(End.BROKEN, f"it broke the protocol: {ours.reason or ours.code}")
         return Ending(End.CLOSED, describe(error, 0.0))
 
     async def _watch(self) -> None:
-        """End the connection when it is silent for too long; a sink that is full is no silence."""
+        """End the connection when it is silent for too long; a sink that is full is no silence.
+
+        And when it takes no answers to its pings, which would pile up here.
+        """
         loop = asyncio.get_running_loop()
         seen, since = self._received, loop.time()
         pinged = since
         while True:
-            await asyncio.sleep(min(self._stall / 4, self._ping / 2))
+            await asyncio.sleep(min(self._stall / 4, self._ping / 2, WATCH_SECONDS))
             now = loop.time()
+            if self._connection.transport.get_write_buffer_size() > UNTAKEN_BYTES:
+                self._give_up("it sends pings and takes no answers")
+                return
             if self._delivering or self._received != seen:
                 seen, since = self._received, now
             elif now - since >= self._stall:
-                self._stalled = True
-                self._connection.transport.abort()
+                self._give_up(f"nothing came for {self._stall:g} s")
                 return
             elif now - max(since, pinged) >= self._ping:
                 pinged = now
                 await self._connection.ping()
 
+    def _give_up(self, why: str) -> None:
+        self._given_up = why
+        self._connection.transport.abort()
+
     async def close(self) -> None:
         """Close in order where the peer goes along; never waits longer than CLOSE_SECONDS."""
-        if self._delivering:
-            # The peer's side of the closing handshake sits behind the data that nobody reads.
-            self._connection.transport.abort()
+        transport = self._connection.transport
+        if self._delivering or transport.get_write_buffer_size():
+            # The closing handshake sits behind data that is not read: by us, or by the peer.
+            transport.abort()
         await self._connection.close()
         # An aborted connection is closed before its socket is.
         await self._connection.wait_closed()
@@ -201,6 +218,8 @@ def describe(error: Exception, open_seconds: float) -> str:
         return f"it answered with HTTP {error.response.status_code}"
     if isinstance(error, InvalidHandshake):
         return f"it does not speak websocket there: {_short(str(error))}"
+    if isinstance(error, MultipleValuesError):
+        return f"its answer has more than one header {_short(str(error.args[0]))}"
     if isinstance(error, TimeoutError):
         return f"no answer within {open_seconds:g} s"
     if isinstance(error, socket.gaierror):
@@ -222,7 +241,8 @@ def retry_after(error: Exception) -> float:
     """Seconds for which an HTTP answer asked to be left alone (RFC 9110, 10.2.3); 0.0 if none."""
     if not isinstance(error, InvalidStatus):
         return 0.0
-    text = error.response.headers.get("Retry-After", "")
+    # The last one, should it be there several times.
+    text = (error.response.headers.get_all("Retry-After") or [""])[-1]
     if not (text.isascii() and text.isdigit() and len(text) < 9):
         return 0.0
     return min(float(text), _LONGEST_RETRY_AFTER)

@@ -99,18 +99,19 @@ class UserGate(Actor):
         context = self.context
         self._fence = Fence(context.name, context.epoch, context.generation)
         try:
-            connection = wait_for_session(
-                self._settings.session, context.name, context.wait, context.clock.monotonic
-            )
+            wait_for_session(
+                self._settings.session,
+                context.name,
+                context.wait,
+                context.clock.monotonic,
+                self._fence.claim,
+            ).close()
         except DatabaseAway as error:
             context.fail(f"PostgreSQL stayed away: {error}", 69)
             raise
-        with connection:
-            try:
-                self._fence.claim(connection)
-            except RunReplaced as replaced:
-                context.fail(str(replaced), 75)
-                raise
+        except RunReplaced as replaced:
+            context.fail(str(replaced), 75)
+            raise
         self._local = threading.local()
         self._connections: list[Connection] = []
         self._executor = ThreadPoolExecutor(

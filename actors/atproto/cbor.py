@@ -46,7 +46,12 @@ def head(data: bytes, offset: int) -> tuple[int, int, int]:
 
 
 def skip(data: bytes, offset: int, max_items: int = MAX_ITEMS) -> int:
-    """The offset after the item at `offset`, without making any object of it.
+    """The offset after the item at `offset`, without making any object of it. Errors as `walk`."""
+    return walk(data, offset, max_items)[0]
+
+
+def walk(data: bytes, offset: int, max_items: int = MAX_ITEMS) -> tuple[int, int]:
+    """The offset after the item at `offset`, and of how many items it consists.
 
     Not recursive, so depth costs nothing. Raises WireError: BAD_CBOR for broken framing,
     TOO_MANY_ITEMS past `max_items`.
@@ -70,7 +75,32 @@ def skip(data: bytes, offset: int, max_items: int = MAX_ITEMS) -> int:
             raise WireError(Reason.BAD_CBOR, "a length reaches past the end of the data")
         if seen + left > max_items:
             raise WireError(Reason.TOO_MANY_ITEMS, f"more than {max_items} items")
-    return offset
+    return offset, seen
+
+
+def links(data: bytes) -> set[bytes]:
+    """What the links (tag 42) in `data` name, each without the zero byte that leads it.
+
+    libipld makes the same bytes of a link and of a byte string. `data` is what it has decoded, so
+    its framing is right: the items lie one after another, and one pass tells them apart whatever
+    their number. A search for each of them would take hours in a record made for that.
+    """
+    found: set[bytes] = set()
+    offset, size = 0, len(data)
+    while offset < size:
+        first = data[offset]
+        major, argument = first >> 5, first & 31
+        if argument < 24:
+            offset += 1
+        else:
+            _, argument, offset = head(data, offset)
+        if major in (TEXT, BYTES):
+            offset += argument
+        elif major == TAG:
+            _, argument, start = head(data, offset)
+            offset = start + argument
+            found.add(data[start + 1 : offset])
+    return found
 
 
 def decode(data: bytes) -> Any:

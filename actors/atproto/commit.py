@@ -17,6 +17,9 @@ from actors.atproto.events import Action, Commit, Op, Sync
 VERSION: Final = 3
 SIGNATURE_SIZE: Final = 64
 MAX_RECORD: Final = 1_000_000
+MAX_RECORDS: Final = 2_000_000
+"""Bytes of a commit's records in all. Its blocks may have no more, so only a block that several
+operations name can pass this: it would become so many rows, a frame of 1 MB 200 MB of them."""
 
 
 class SignedCommit(msgspec.Struct, frozen=True, gc=False):
@@ -76,8 +79,10 @@ def open_commit(message: Commit) -> OpenCommit:
     ops = message.ops
     if len(ops) == 1:
         return OpenCommit(signed, blocks, (_with_record(ops[0], blocks),))
-    folded = fold(ops)
-    return OpenCommit(signed, blocks, tuple([_with_record(op, blocks) for op in folded]))
+    opened = [_with_record(op, blocks) for op in fold(ops)]
+    if sum([len(op.record) for op in opened if op.record is not None]) > MAX_RECORDS:
+        opened = _within_limit(opened)
+    return OpenCommit(signed, blocks, tuple(opened))
 
 
 def open_sync(message: Sync) -> SignedCommit:
@@ -160,6 +165,20 @@ def _with_record(op: Op, blocks: dict[bytes, bytes]) -> RecordOp:
         elif len(record) > MAX_RECORD:
             record, problem = None, Reason.RECORD_TOO_LARGE
     return RecordOp(op.action, op.collection, op.rkey, op.cid, op.prev, record, problem)
+
+
+def _within_limit(ops: list[RecordOp]) -> list[RecordOp]:
+    """The operations with the records that fit, in their order; the others have their reason."""
+    within, left = [], MAX_RECORDS
+    for op in ops:
+        size = 0 if op.record is None else len(op.record)
+        if size > left:
+            large = Reason.RECORDS_TOO_LARGE
+            within.append(msgspec.structs.replace(op, record=None, problem=large))
+        else:
+            left -= size
+            within.append(op)
+    return within
 
 
 def _match_did(signed: SignedCommit, did: str) -> None:

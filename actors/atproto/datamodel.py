@@ -16,8 +16,6 @@ MAX_DEPTH: Final = 32
 MAX_KEY: Final = 8192
 MAX_INTEGER: Final = (1 << 53) - 1
 
-_LINK_HEAD: Final = b"\xd8\x2a"  # tag 42
-
 
 def to_data(block: bytes) -> tuple[dict[str, Any], bool]:
     """The record in a block, and whether anything had to be taken out of it (NUL characters).
@@ -43,12 +41,13 @@ def to_data(block: bytes) -> tuple[dict[str, Any], bool]:
 class _Walk:
     """One pass over a freshly decoded record, which it changes in place."""
 
-    __slots__ = ("block", "check_keys", "nul", "sanitised")
+    __slots__ = ("block", "check_keys", "links", "nul", "sanitised")
 
     def __init__(self, block: bytes, nul: bool, check_keys: bool) -> None:
         self.block = block
         self.nul = nul
         self.check_keys = check_keys
+        self.links: set[bytes] | None = None
         self.sanitised = False
 
     def map(self, value: dict[str, Any], depth: int) -> None:
@@ -114,12 +113,12 @@ class _Walk:
         return text.replace("\0", "")
 
     def _bytes(self, item: bytes) -> dict[str, str]:
-        # libipld gives links as plain bytes. A link is told from a byte string by what stands
-        # before it in the block; where a record holds the same 36 bytes both ways, both are taken
-        # as links.
-        size = len(item) + 1
-        head = bytes((0x40 | size,)) if size < 24 else b"\x58" + bytes((size & 255,))
-        if size < 256 and _LINK_HEAD + head + b"\0" + item in self.block:
+        # libipld gives links as plain bytes. Where a record holds the same 36 bytes as a link and
+        # as a byte string, both are taken as links.
+        links = self.links
+        if links is None:
+            links = self.links = cbor.links(self.block)
+        if item in links:
             if not cid.is_cid(item):
                 raise WireError(Reason.BAD_CID, f"a link to {item.hex()[:160]}")
             return {"$link": cid.to_text(item)}

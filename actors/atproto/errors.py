@@ -41,6 +41,7 @@ class Reason(StrEnum):
     # records and the data model
     RECORD_MISSING = "record_missing"
     RECORD_TOO_LARGE = "record_too_large"
+    RECORDS_TOO_LARGE = "records_too_large"  # one block, named often enough to be too much in all
     BAD_CBOR = "bad_cbor"
     INVALID_UTF8 = "invalid_utf8"
     NOT_A_MAP = "not_a_map"

@@ -102,33 +102,42 @@ def _text(value: object) -> str | None:
 
 
 def _walk(frame: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    header, offset = _read_map(frame, 0)
-    body, offset = _read_map(frame, offset)
+    header: dict[str, Any] = {}
+    body: dict[str, Any] = {}
+    offset = _read_map(frame, 0, header)
+    try:
+        offset = _read_map(frame, offset, body)
+    except WireError as error:
+        if error.reason is not Reason.TOO_MANY_ITEMS or "seq" not in body:
+            raise
+        # Its number and its owner come before its lists: it is one account's bad event, and no
+        # reason to leave the upstream.
+        return header, body
     if offset != len(frame):
         raise WireError(Reason.BAD_FRAME, f"{len(frame) - offset} bytes after the body")
     return header, body
 
 
-def _read_map(data: bytes, offset: int) -> tuple[dict[str, Any], int]:
-    """The fields that a peek needs from the map at `offset`, and the offset after it."""
+def _read_map(data: bytes, offset: int, fields: dict[str, Any]) -> int:
+    """Take the fields that a peek needs from the map at `offset`; returns the offset after it."""
     major, count, offset = cbor.head(data, offset)
     if major != cbor.MAP:
         raise WireError(Reason.BAD_FRAME, "header and body must both be maps")
     if count > MAX_KEYS:
         raise WireError(Reason.TOO_MANY_ITEMS, f"a map of {count} fields")
-    fields: dict[str, Any] = {}
+    left = cbor.MAX_ITEMS
     for _ in range(count):
         major, argument, offset = cbor.head(data, offset)
         key = data[offset : offset + argument] if major == cbor.TEXT else b""
         if major != cbor.TEXT or len(key) != argument:
             raise WireError(Reason.BAD_FRAME, "a map key is not a whole text string")
         offset += argument
-        if key not in _WANTED:
-            offset = cbor.skip(data, offset)
-            continue
         start = offset
+        offset, items = cbor.walk(data, start, left)
+        left -= items
+        if key not in _WANTED:
+            continue
         major, argument, content = cbor.head(data, start)
-        offset = cbor.skip(data, start)
         if major == cbor.TEXT:
             try:
                 fields[key.decode()] = data[content:offset].decode()
@@ -138,4 +147,4 @@ def _read_map(data: bytes, offset: int) -> tuple[dict[str, Any], int]:
             fields[key.decode()] = argument
         elif major == cbor.NINT:
             fields[key.decode()] = -1 - argument
-    return fields, offset
+    return offset

@@ -25,6 +25,12 @@ CHECK_SQL: Final = (
 LOCK_SQL: Final = f"SELECT pg_advisory_xact_lock_shared({FENCE_LOCK})"
 
 
+def _lock_alone(connection: Connection[Any]) -> None:
+    """Wait for every transaction under way; each is bounded by its own timeouts, so no other is."""
+    connection.execute("SET LOCAL lock_timeout = 0")
+    connection.execute(f"SELECT pg_advisory_xact_lock({FENCE_LOCK})")
+
+
 class Fenced(Exception):
     """This process has been replaced: a newer run or generation owns its work. It must end."""
 
@@ -40,7 +46,7 @@ def raise_epoch(connection: Connection[Any], holder: str) -> int:
     connection must not be in one.
     """
     with connection.transaction():
-        connection.execute(f"SELECT pg_advisory_xact_lock({FENCE_LOCK})")
+        _lock_alone(connection)
         row = connection.execute(
             "INSERT INTO engine_epoch (id, epoch, holder) VALUES (1, 1, %s)"
             " ON CONFLICT (id) DO UPDATE SET epoch = engine_epoch.epoch + 1,"
@@ -68,7 +74,7 @@ class Fence:
         Waits until every transaction of the older generation is over.
         """
         with connection.transaction():
-            connection.execute(f"SELECT pg_advisory_xact_lock({FENCE_LOCK})")
+            _lock_alone(connection)
             row = connection.execute("SELECT epoch FROM engine_epoch").fetchone()
             self._demand_epoch(row[0] if row is not None else None)
             claimed = connection.execute(

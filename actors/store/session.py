@@ -92,16 +92,17 @@ def wait_for_session(
     actor: str,
     wait: Callable[[float], None],
     now: Callable[[], float],
+    prepare: Callable[[Connection], None],
 ) -> Connection:
-    """Open a connection, trying for `outage_seconds`; `wait` sleeps between attempts.
+    """Open a connection and prepare it, trying for `outage_seconds`; `wait` sleeps in between.
 
-    Raises DatabaseAway when the time is over.
+    Raises DatabaseAway when the time is over, and what `prepare` raises for other reasons.
     """
     deadline = now() + settings.outage_seconds
     pause = 0.1
     while True:
         try:
-            return open_session(settings, actor)
+            return _open_prepared(settings, actor, prepare)
         except DatabaseAway as error:
             if now() >= deadline:
                 raise DatabaseAway(
@@ -109,3 +110,16 @@ def wait_for_session(
                 ) from error
         wait(pause)
         pause = min(pause * 1.5, 2.0)
+
+
+def _open_prepared(
+    settings: SessionSettings, actor: str, prepare: Callable[[Connection], None]
+) -> Connection:
+    connection = open_session(settings, actor)
+    try:
+        with away():
+            prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
