@@ -1,16 +1,12 @@
-"""Frames that cannot be read, remembered until they have come often enough to be stepped over.
+"""Frames that cannot be read: when a connection is given up for one, and when it is stepped over.
 
-Such a frame may be an accident of the line or of the relay, so the connection is made anew and
-the frame is given another chance; what comes again and again is how the relay has stored it.
+Such a frame may be an accident of the line or of the relay, so the connection is made anew and the
+frame is given another chance. A place of the stream that broke connection after connection is how
+the relay has stored it; what cannot be read from there on is stepped over without asking again, so
+that any number of such frames costs those few connections and no more.
 """
 
-from collections import OrderedDict
 from enum import Enum
-from hashlib import blake2b
-from typing import Final
-
-REMEMBERED: Final = 256
-"""Different broken frames kept in mind; each costs some 200 bytes."""
 
 
 class Chance(Enum):
@@ -22,29 +18,37 @@ class Chance(Enum):
 
 
 class BrokenFrames:
-    """Counts how often the same bytes have come.
+    """Counts how many connections broke at one place of the stream.
 
     Args:
-        tries: so often they must have come to be stepped over.
+        tries: so many must have broken at a place before what is broken there is stepped over.
     """
 
     def __init__(self, tries: int) -> None:
         self._tries = tries
-        self._known: OrderedDict[bytes, tuple[int, int | None]] = OrderedDict()
+        self._place: int | None = None
+        self._breaks = 0
+        self._counted = 0
+        self._seen = 0
+        self._passing = False
 
-    def judge(self, frame: bytes, after: int) -> Chance:
-        """Note that these bytes have come once more, after the event of that number.
+    def connected(self) -> None:
+        """A connection opened: what is broken may come again."""
+        self._seen = 0
+        self._passing = False
 
-        Two broken frames that follow one another do not make each other start again.
-        """
-        digest = blake2b(frame, digest_size=16).digest()
-        times, counted = self._known.pop(digest, (0, None))
-        times += 1
-        chance = Chance.ANOTHER
-        if times >= self._tries:
-            chance = Chance.COUNTED if counted == after else Chance.OVER
-            counted = after
-        self._known[digest] = (times, counted)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return chance
+    def judge(self, after: int) -> Chance:
+        """Note that a broken frame has come after the event of that number."""
+        if after != self._place:
+            self._place = after
+            self._breaks = self._counted = self._seen = 0
+        self._seen += 1
+        if not self._passing:
+            self._breaks += 1
+            if self._breaks < self._tries:
+                return Chance.ANOTHER
+            self._passing = True
+        if self._seen <= self._counted:
+            return Chance.COUNTED
+        self._counted = self._seen
+        return Chance.OVER

@@ -77,7 +77,7 @@ class Connector:
         place = self._place()
         if place.cursor is not None and self._stuck >= TRIES:
             # What cannot be received has no number that we know, so each try asks for one more.
-            place = Place(place.cursor + self._stuck - TRIES + 1, place.moment)
+            place = Place(place.cursor + self.stepped, place.moment)
         self.discarding = False
         self._session = self._submit(Reading(self._upstream, place).run)
 
@@ -106,6 +106,11 @@ class Connector:
     def stopped(self) -> bool:
         """Whether `stop` was called."""
         return self._stopped
+
+    @property
+    def stepped(self) -> int:
+        """How many events at most this connection leaves out, as they cannot be received."""
+        return max(0, self._stuck - TRIES + 1)
 
     def opened(self) -> None:
         """Handle `Opened`."""

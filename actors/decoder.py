@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from actors.atproto import cid, commit, datamodel, datetimes, frames, tid
+from actors.atproto.did import MAX_LENGTH as MAX_DID
 from actors.atproto.errors import Reason, WireError
 from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.drops import Drop, DropReason
@@ -160,6 +161,6 @@ class Batch:
 def _owner(frame: bytes) -> str:
     """Name the DID of a frame that cannot be decoded, where it can at least be peeked."""
     try:
-        return frames.peek(frame).did or ""
+        return (frames.peek(frame).did or "")[:MAX_DID]
     except WireError:
         return ""

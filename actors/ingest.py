@@ -15,7 +15,7 @@ from typing import Final
 from actors.connector import TRIES, Connector
 from actors.ingest_metrics import IngestMetrics
 from actors.ingest_setup import DATA_ERROR, EXIT_CODES, REPLACED, IngestSetup
-from actors.intake import Intake, Verdict
+from actors.intake import UNRECEIVABLE, Intake, Verdict
 from actors.position import Position
 from actors.reader import Located, Place, StreamItem
 from actors.sequence import Sequence
@@ -237,7 +237,7 @@ class Ingest(Actor):
                 if not self._connector.discarding:
                     self._connector.opened()
                     self._metrics.connections.add()
-                    self._intake.connected()
+                    self._intake.connected(self._connector.stepped)
                     self._quiet_since = self.context.clock.monotonic()
             case Located(cursor):
                 if self._connector.discarding:
@@ -268,7 +268,7 @@ class Ingest(Actor):
             self._stop_reading()
             self.context.fail(ending.reason, DATA_ERROR)
         if self._connector.ended(ending):
-            self._metrics.drop("unreceivable")
+            self._metrics.drop(UNRECEIVABLE)
 
     def _place(self) -> Place:
         """Where the next connection goes on: after what has come, which is in the windows."""

@@ -41,11 +41,11 @@ class IngestMetrics:
         self.lag.set(vitals.UNKNOWN_LAG)
         self._drops: dict[str, Counter] = {}
 
-    def drop(self, reason: str) -> None:
-        """Count one frame that is left out."""
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count frames that are left out."""
         counter = self._metrics.counter(DROPS, "Frames left out, by reason", reason=reason)
         self._drops[reason] = counter
-        counter.add()
+        counter.add(count)
 
     def drops(self) -> dict[str, int]:
         """Frames left out so far, by reason."""

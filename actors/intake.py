@@ -30,6 +30,15 @@ BAD_NUMBERING: Final = "its events are numbered below what came before, and are 
 CLOCK_SECONDS: Final = 300.0
 """How far the clocks of others may be ahead of ours (the protocol allows five minutes)."""
 
+LOGGED: Final = 20
+"""Lines that one connection may put into the log by what it sends; the counters go on."""
+
+OUT_OF_ORDER: Final = "out_of_order"
+"""The drop of an event with a lower number than one before it on the same connection."""
+
+UNRECEIVABLE: Final = "unreceivable"
+"""The drop of an event that cannot be received; the first of several is counted at once."""
+
 OUTDATED: Final = "OutdatedCursor"
 FUTURE: Final = "FutureCursor"
 
@@ -63,7 +72,7 @@ class Intake:
         linger: seconds for which an incomplete batch waits for more.
         post: sends the batches.
         sequence, position, metrics: kept up to date.
-        tries: how often a broken frame must have come to be stepped over.
+        tries: how many connections must break at one place to step over what is broken there.
 
     Attributes:
         skip_before: events before this Unix time are left out, until the first that is not.
@@ -94,12 +103,19 @@ class Intake:
         self._lingers = False
         self._first = False
         self._time: str | None = None
+        self._lines = self._stepped = 0
         self.skip_before: float | None = None
         self.why = ""
 
-    def connected(self) -> None:
-        """A connection opened: its first event tells whether something is missing."""
+    def connected(self, stepped: int = 0) -> None:
+        """A connection opened: its first event tells whether something is missing.
+
+        `stepped` is how many events at most it leaves out, as they cannot be received.
+        """
+        self._stepped = stepped
         self._first = True
+        self._lines = 0
+        self._broken.connected()
         self._sequence.connected()
 
     def take(self, frame: bytes | str) -> Verdict:
@@ -182,13 +198,14 @@ class Intake:
 
     def _unreadable(self, frame: bytes, error: WireError) -> Verdict:
         self.why = f"it sent a frame that cannot be read ({shorten(error.detail, 200)})"
-        chance = self._broken.judge(frame, self._sequence.last)
+        chance = self._broken.judge(self._sequence.last)
         if chance is Chance.ANOTHER:
             return Verdict.BROKEN
         if chance is Chance.COUNTED:
             return Verdict.TAKEN
         self._metrics.drop(error.reason)
-        _log.error(
+        self._say(
+            logging.ERROR,
             "%s: stepping over a frame of %d bytes that cannot be read (%s: %s) after event %d",
             self._host,
             len(frame),
@@ -206,8 +223,8 @@ class Intake:
         if seen.kind is Kind.INFO:
             outdated = seen.name == OUTDATED
             self._sequence.announced_outdated |= outdated
-            log = _log.warning if outdated else _log.info
-            log("%s says: %s", self._host, _words(seen))
+            level = logging.WARNING if outdated else logging.INFO
+            self._say(level, "%s says: %s", self._host, _words(seen))
         elif seen.seq is not None and seen.seq > self._sequence.last:
             self._sequence.last = seen.seq
             self._position.pass_over(seen.seq)
@@ -215,10 +232,21 @@ class Intake:
 
     def _old(self, seen: Peek) -> Verdict:
         self._metrics.repeated.value += 1
+        if not self._first and seen.seq != self._sequence.last:
+            # What comes again comes before what is new; this may never have come before.
+            self._metrics.drop(OUT_OF_ORDER)
         if self._sequence.restarted_at(unix_time(seen.time)):
             self.why = BAD_NUMBERING
             return Verdict.RENUMBERED
         return Verdict.TAKEN
+
+    def _say(self, level: int, text: str, *values: object) -> None:
+        """Log what the upstream caused, as long as it does not cause too much."""
+        self._lines += 1
+        if self._lines <= LOGGED:
+            _log.log(level, text, *values)
+            if self._lines == LOGGED:
+                _log.warning("%s: the like is only counted until it reconnects", self._host)
 
     def _look_closer(self, seen: Peek, seq: int) -> bool:
         """At the first event of a connection, and at those that may be too old; False for one."""
@@ -228,6 +256,9 @@ class Intake:
             self._first = False
             if sequence.last < 0:
                 self._position.begin_at(seq - 1)
+            more = min(self._stepped, seq - sequence.last - 1) - 1
+            if more > 0:
+                self._metrics.drop(UNRECEIVABLE, more)
             gap = sequence.gap_before(seq, time)
             if gap is not None:
                 self._metrics.gaps.add()

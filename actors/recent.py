@@ -1,12 +1,17 @@
 """What was seen recently: a bounded set that forgets what has not been asked for longest."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from cachetools import LRUCache
 
+LONGEST: Final = 300
+"""A longer entry is forgotten at once, since what is remembered is bounded by its number. Real DIDs
+are shorter; the syntax allows 2,048 characters."""
+
 
 class Recent:
-    """A set of at most `size` strings."""
+    """A set of at most `size` strings of at most `LONGEST` characters."""
 
     def __init__(self, size: int) -> None:
         self._entries: LRUCache[str, None] = LRUCache(maxsize=size)
@@ -31,4 +36,5 @@ class Recent:
     def update(self, entries: Iterable[str]) -> None:
         """Add entries."""
         for entry in entries:
-            self._entries[entry] = None
+            if len(entry) <= LONGEST:
+                self._entries[entry] = None

@@ -1,38 +1,52 @@
 """When a frame that cannot be read is stepped over."""
 
-from actors.broken import REMEMBERED, BrokenFrames, Chance
+from actors.broken import BrokenFrames, Chance
 
 
-def test_the_same_bytes_are_stepped_over_at_the_third_time() -> None:
+def connection(broken: BrokenFrames, *places: int) -> list[Chance]:
+    """One connection: broken frames after these events, until it is given up for one of them."""
+    broken.connected()
+    chances: list[Chance] = []
+    for after in places:
+        chances.append(broken.judge(after))
+        if chances[-1] is Chance.ANOTHER:
+            break
+    return chances
+
+
+def test_what_is_broken_is_stepped_over_on_the_third_connection() -> None:
     broken = BrokenFrames(3)
-    assert [broken.judge(b"x", 7) for _ in range(3)] == [
-        Chance.ANOTHER,
-        Chance.ANOTHER,
-        Chance.OVER,
-    ]
+    assert connection(broken, 7) == [Chance.ANOTHER]
+    assert connection(broken, 7) == [Chance.ANOTHER]
+    assert connection(broken, 7) == [Chance.OVER]
+
+
+def test_any_number_that_follow_one_another_costs_three_connections() -> None:
+    broken = BrokenFrames(3)
+    frames = [7] * 10_000
+    assert len(connection(broken, *frames)) == 1
+    assert len(connection(broken, *frames)) == 1
+    assert connection(broken, *frames) == [Chance.OVER] * 10_000
+
+
+def test_a_source_that_was_found_out_is_stepped_over_further_on_as_well() -> None:
+    broken = BrokenFrames(3)
+    for _ in range(2):
+        connection(broken, 7, 9, 11)
+    assert connection(broken, 7, 9, 11) == [Chance.OVER] * 3
+
+
+def test_a_new_place_has_chances_of_its_own_on_a_new_connection() -> None:
+    broken = BrokenFrames(3)
+    connection(broken, 7)
+    connection(broken, 7)
+    assert connection(broken, 9) == [Chance.ANOTHER]
+    assert connection(broken, 9) == [Chance.ANOTHER]
+    assert connection(broken, 9) == [Chance.OVER]
 
 
 def test_what_is_stepped_over_again_at_the_same_place_counts_once() -> None:
     broken = BrokenFrames(1)
-    assert broken.judge(b"x", 7) is Chance.OVER
-    assert broken.judge(b"x", 7) is Chance.COUNTED
-    assert broken.judge(b"x", 8) is Chance.OVER
-
-
-def test_two_that_follow_one_another_both_come_to_be_stepped_over() -> None:
-    broken = BrokenFrames(3)
-    connections = 0
-    while True:  # as a connection goes: it ends at the first frame that gets another chance
-        connections += 1
-        if all(broken.judge(frame, 7) is not Chance.ANOTHER for frame in (b"x", b"y")):
-            break
-        assert connections < 10
-    assert connections == 5
-
-
-def test_what_is_remembered_is_bounded() -> None:
-    broken = BrokenFrames(2)
-    broken.judge(b"x", 7)
-    for number in range(REMEMBERED):
-        broken.judge(number.to_bytes(2, "big"), 7)
-    assert broken.judge(b"x", 7) is Chance.ANOTHER
+    assert connection(broken, 7, 7) == [Chance.OVER, Chance.OVER]
+    assert connection(broken, 7, 7, 7) == [Chance.COUNTED, Chance.COUNTED, Chance.OVER]
+    assert connection(broken, 8) == [Chance.OVER]

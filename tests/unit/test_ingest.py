@@ -80,8 +80,8 @@ def test_bytes_that_cannot_be_read_three_times_in_a_row_are_stepped_over(
         report = on.finished()
         assert sorted(on.taken()) == numbers(stream)
         assert report["drops"] == {"bad_cbor": 3}
-        # Two end by the first, two by the second; what is known is no reason to leave.
-        assert relay.counters().connections == 5
+        # Two end by the first; on the third nothing that cannot be read is a reason to leave.
+        assert relay.counters().connections == 3
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
@@ -97,6 +97,33 @@ def test_a_frame_over_the_limit_three_times_in_a_row_is_stepped_over(
         assert sorted(on.taken()) == [seq for seq in numbers(stream) if seq != 1030]
         assert report["drops"] == {"unreceivable": 1}
         assert relay.counters().cursors[:3] == [0, 1029, 1029]
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_each_of_several_frames_over_the_limit_is_counted(
+    database: str, tmp_path: Path, stream: list[bytes], inclusive: bool
+) -> None:
+    stream[30:33] = events(1030, 3, time=time.time(), size=200_000)
+    recorded = write(tmp_path / "large.frames", stream)
+    options = RelayOptions(inclusive=inclusive)
+    with relay_process(recorded, options) as relay, stage(database, tmp_path) as on:
+        on.start(relay.url, start="oldest", until_caught_up=True, ingest__max_frame_bytes=100_000)
+        report = on.finished()
+        assert sorted(on.taken()) == [seq for seq in numbers(stream) if not 1030 <= seq < 1033]
+        assert report["drops"] == {"unreceivable": 3}
+
+
+def test_numbers_that_go_back_on_one_connection_are_counted(
+    database: str, tmp_path: Path, stream: list[bytes]
+) -> None:
+    ahead = events(2**52, 1, time=time.time())
+    recorded = write(tmp_path / "ahead.frames", [*stream[:20], *ahead, *ahead, *stream[20:30]])
+    with relay_process(recorded) as relay, stage(database, tmp_path) as on:
+        on.start(relay.url, start="oldest", until_caught_up=True)
+        report = on.finished()
+        assert sorted(on.taken()) == [*numbers(stream[:20]), 2**52]
+        # What has the number of the last one has come before.
+        assert report["drops"] == {"out_of_order": 10}
 
 
 def test_the_checkpoint_never_leads_what_shards_have_acknowledged(
