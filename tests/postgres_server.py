@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from actors.store.binaries import COPIES, Binaries, from_package, from_path
+from actors.store.binaries import Binaries, from_package, from_path
 from actors.store.embedded import EmbeddedPostgres
 
 # Where Debian puts a PostgreSQL of another major version than the embedded one.
 OTHER_POSTGRES: Final = Path("/usr/lib/postgresql/15/bin")
+# One copy of programs for all tests, where root's servers run as a user who cannot reach ours.
+COPIES: Final = Path("/var/lib/skyshard")
 # A machine that promises to have everything sets this, so that nothing is skipped there.
 REQUIRE_ALL: Final = "SKYSHARD_REQUIRE_ALL"
 

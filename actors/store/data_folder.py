@@ -3,6 +3,7 @@
 {data_dir}/postgres/data          PostgreSQL's data folder, complete from the moment it exists
 {data_dir}/postgres/data.making   one that initdb is making, or left behind when it was killed
 {data_dir}/postgres/log           the server's log
+{data_dir}/postgres/run           its socket for readers of the index
 {data_dir}/postgres/lock          held by the run that uses it
 """
 

@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import select
+import shlex
 import signal
 import subprocess
 import threading
@@ -26,7 +27,7 @@ import psycopg
 from psycopg import sql
 
 from actors.store.account import Account, choose_account
-from actors.store.binaries import COPIES, Binaries, accessible, find_binaries
+from actors.store.binaries import Binaries, accessible, find_binaries
 from actors.store.data_folder import SUPERUSER, DataFolder, refuse
 from actors.store.guard import STOP_SIGNALS, Guard, wait_until_gone
 from actors.store.leftover import server_processes, take_over
@@ -35,6 +36,7 @@ from actors.store.server_lock import ServerLock
 from actors.store.server_log import ServerLog
 from actors.store.server_settings import PORT, ServerOptions, command_line
 from actors.store.socket_folder import SocketFolder
+from actors.store.stable_socket import StableSocket
 
 __all__ = ["DATABASE", "EmbeddedPostgres"]
 
@@ -51,12 +53,13 @@ class EmbeddedPostgres:
 
     Args:
         data_dir: the data folder of the program; the server's part is `postgres` in it.
-        run_dir: a short and private folder. The socket is in it, or, when we are root, in a folder
-            beside it that the server's user may enter.
+        run_dir: a short and private folder. Our socket is in it, or, when we are root, in a folder
+            beside it that the server's user may enter. That for readers is beside the data.
         options: the section [embedded] of the settings.
         overrides: settings of the server that win over all others (for tests).
         find: where the programs come from.
-        copies: where root keeps copies of programs that the server's user cannot reach.
+        copies: where root keeps copies of programs that the server's user cannot reach; by default
+            in the data folder, which is made for that user.
     """
 
     def __init__(
@@ -67,14 +70,15 @@ class EmbeddedPostgres:
         *,
         overrides: Mapping[str, str] = _NOTHING,
         find: Callable[[], Binaries] = find_binaries,
-        copies: Path = COPIES,
+        copies: Path | None = None,
     ) -> None:
         self.folder = DataFolder(data_dir)
         self.socket = SocketFolder(run_dir)
+        self.stable_socket = StableSocket(self.folder.root)
         self._options = options
         self._overrides = dict(overrides)
         self._find = find
-        self._copies = copies
+        self._copies = copies or self.folder.data_dir
         self._lock = ServerLock(self.folder.lock)
         self._server_log = ServerLog(self.folder.log)
         self._steps: Iterator[str] | None = None
@@ -90,6 +94,14 @@ class EmbeddedPostgres:
         return psycopg.conninfo.make_conninfo(
             host=str(self.socket.path), port=PORT, user=SUPERUSER, dbname=database
         )
+
+    def readers_conninfo(self) -> str:
+        """How others on this machine connect to a server that is ready.
+
+        It stays the same from run to run, but where the data lies in a place without sockets.
+        """
+        folder = self.stable_socket.path if self.stable_socket.there else self.socket.path
+        return psycopg.conninfo.make_conninfo(host=str(folder), user=SUPERUSER, dbname=DATABASE)
 
     @property
     def pid(self) -> int | None:
@@ -168,11 +180,13 @@ class EmbeddedPostgres:
         if not exists:
             yield from self._make_data(binaries, account)
         self.socket.prepare(account)
+        self.stable_socket.prepare(account)
         self._launch(account, self._postgres(binaries))
         yield "the start of PostgreSQL"
         yield from self._wait_until_ready()
         self._watch_exit()
         _log.info("PostgreSQL %s is ready (process %s)", binaries.version, self.pid)
+        _log.info("connect with: psql %s", shlex.quote(self.readers_conninfo()))
 
     def _make_data(self, binaries: Binaries, account: Account) -> Iterator[str]:
         _log.info("making a data folder of PostgreSQL %s", binaries.version)
@@ -194,11 +208,15 @@ class EmbeddedPostgres:
             *command_line(
                 self._options,
                 major=binaries.major,
-                socket_folder=self.socket.path,
+                socket_folders=self._socket_folders(),
                 log_folder=self.folder.log,
                 overrides=self._overrides,
             ),
         ]
+
+    def _socket_folders(self) -> list[Path]:
+        stable = self.stable_socket
+        return [self.socket.path, stable.path] if stable.prepared else [self.socket.path]
 
     def _launch(self, account: Account, command: list[str]) -> subprocess.Popen[bytes]:
         try:
@@ -288,7 +306,9 @@ class EmbeddedPostgres:
     def describe_exit(self) -> str:
         """How it ended, with its own last word where it had one."""
         process = self._process
-        if process is None or process.poll() is None:
+        if process is None:
+            return "was never started"
+        if process.poll() is None:
             return "not ended"
         return self._describe(process.returncode)
 
@@ -330,6 +350,7 @@ class EmbeddedPostgres:
                 self._guard = None
             self._ready = False
             self.socket.remove()
+            self.stable_socket.remove()
             self._lock.release()
 
     def _close_exit(self) -> None:

@@ -6,7 +6,7 @@ anything that is on disk.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -89,7 +89,7 @@ def command_line(
     options: ServerOptions,
     *,
     major: int,
-    socket_folder: Path,
+    socket_folders: Sequence[Path],
     log_folder: Path,
     overrides: Mapping[str, str],
 ) -> list[str]:
@@ -101,8 +101,13 @@ def command_line(
         "work_mem": options.work_mem,
         "maintenance_work_mem": options.maintenance_work_mem,
         "max_connections": str(options.max_connections),
-        "unix_socket_directories": str(socket_folder),
+        "unix_socket_directories": ", ".join(map(_quoted, socket_folders)),
         "log_directory": str(log_folder),
         **overrides,
     }
     return [part for name, value in values.items() for part in ("-c", f"{name}={value}")]
+
+
+def _quoted(folder: Path) -> str:
+    """As an item of a list in which commas, quotes and spaces have a meaning."""
+    return '"' + str(folder).replace('"', '""') + '"'

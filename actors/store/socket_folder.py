@@ -1,4 +1,4 @@
-"""The folder of the server's socket: private, and with a path short enough for the system."""
+"""The folder of the server's own socket: private, with a path short enough for the system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from actors.store.data_folder import refuse
 from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.server_settings import PORT
 
-__all__ = ["LONGEST_PATH", "SocketFolder"]
+__all__ = ["LONGEST_PATH", "SocketFolder", "clear", "longest_path", "socket_file"]
 
 LONGEST_PATH: Final = 107  # bytes, without the closing zero of sun_path (unix(7))
 _SUFFIX: Final = ".pg"
@@ -40,7 +40,7 @@ class SocketFolder:
 
     def check(self) -> None:
         """Raises DatabaseRefused when the path would be too long."""
-        longest = len(os.fsencode(self.path)) + len(f"/.s.PGSQL.{PORT}")
+        longest = longest_path(self.path)
         if longest > LONGEST_PATH:
             raise DatabaseRefused(
                 Reason.SOCKET_PATH,
@@ -56,10 +56,7 @@ class SocketFolder:
                 self._remove_stale(account)
             else:
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Under the lock on the data folder no server of ours lives here any more; its lock
-            # file would stop the next one if some other program had got its pid.
-            for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
-                (self.path / name).unlink(missing_ok=True)
+            clear(self.path)
         except OSError as error:
             raise refuse(error, self.path) from error
 
@@ -93,6 +90,26 @@ class SocketFolder:
                 continue
             if all(entry.name.startswith(".s.PGSQL.") for entry in path.iterdir()):
                 shutil.rmtree(path, ignore_errors=True)  # a rest of it is in nobody's way
+
+
+def socket_file(folder: Path) -> Path:
+    """The socket that a server makes in a folder."""
+    return folder / f".s.PGSQL.{PORT}"
+
+
+def longest_path(folder: Path) -> int:
+    """Bytes of the longest path that the system has to take for it."""
+    return len(os.fsencode(socket_file(folder)))
+
+
+def clear(folder: Path) -> None:
+    """Remove a dead server's socket. Raises OSError.
+
+    Under the lock on the data folder no server of ours lives there any more; its lock file would
+    stop the next one if some other program had got its pid.
+    """
+    socket_file(folder).unlink(missing_ok=True)
+    (folder / f".s.PGSQL.{PORT}.lock").unlink(missing_ok=True)
 
 
 def _is_public(folder: Path) -> bool:

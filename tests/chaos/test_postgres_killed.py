@@ -22,7 +22,7 @@ from actors.store.account import choose_account
 from actors.store.binaries import accessible
 from actors.store.embedded import EmbeddedPostgres
 from actors.store.leftover import server_processes
-from tests.postgres_server import make_server, package_binaries, short_folder, start
+from tests.postgres_server import COPIES, make_server, package_binaries, short_folder, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,7 +120,7 @@ class Owner:
 def programs_whose_initdb_hangs(folder: Path) -> Path:
     """A folder of PostgreSQL's programs, of which initdb does all its work but does not end."""
     # For root the package may lie where the server's user cannot run it.
-    real = accessible(package_binaries(), choose_account(None))
+    real = accessible(package_binaries(), choose_account(None), COPIES)
     programs = folder / "programs"
     programs.mkdir()
     pid_file = folder / "initdb.pid"
@@ -316,7 +316,8 @@ def test_a_clean_stop_leaves_no_process_and_no_socket(server: EmbeddedPostgres) 
     assert server.pid is None
     assert server_processes(server.folder.data) == []
     assert gone(guard)
-    assert not list(server.socket.path.glob(".s.*"))
+    for socket in (server.socket, server.stable_socket):
+        assert not list(socket.path.glob(".s.*"))
     start(server)
 
 

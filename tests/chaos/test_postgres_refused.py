@@ -50,8 +50,11 @@ def test_a_second_run_on_the_same_folder_is_refused_and_told_who_has_it(folder: 
         assert caught.value.reason is Reason.LOCKED
         assert f"process {os.getpid()} (" in caught.value.message
         refused_run.kill()  # as a supervisor does; it is not its server
-        with psycopg.connect(first.conninfo()) as connection:
-            connection.execute("SELECT 1")
+        assert refused_run.describe_exit() == "was never started"
+        for conninfo in (first.conninfo(), first.readers_conninfo()):
+            with psycopg.connect(conninfo) as connection:
+                connection.execute("SELECT 1")
+        assert first.stable_socket.there
     finally:
         first.stop(20)
     second = make_server(folder)

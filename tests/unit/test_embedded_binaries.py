@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -14,8 +15,15 @@ import pytest
 from actors.store import binaries
 from actors.store.account import Account, choose_account
 from actors.store.binaries import Binaries, accessible, find_binaries, from_package, from_path
+from actors.store.embedded import EmbeddedPostgres
 from actors.store.refusal import DatabaseRefused, Reason
-from tests.postgres_server import make_server, package_binaries, short_folder, start
+from tests.postgres_server import (
+    UNSAFE_BUT_FAST,
+    SmallServer,
+    package_binaries,
+    short_folder,
+    start,
+)
 
 
 @pytest.fixture
@@ -112,12 +120,14 @@ def original(folder: Path) -> Binaries:
     return Binaries(base / "bin", "18.6", 18, "18.6.3", base, ("bin", "share"))
 
 
-def test_a_copy_is_complete_and_open_to_all(
-    folder: Path, original: Binaries, barred: Account
+def test_a_copy_is_complete_and_open_to_all_and_the_log_says_where_it_is_and_why(
+    folder: Path, original: Binaries, barred: Account, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     copies = folder / "copies"
     copied = accessible(original, barred, copies)
     target = copies / "postgres-18.6.3"
+    assert f"to {target}: the user somebody, as whom they run, cannot reach" in caplog.text
     assert copied == replace(original, folder=target / "bin")
     assert [path.name for path in copies.iterdir()] == ["postgres-18.6.3"]
     modes = {
@@ -133,11 +143,15 @@ def test_a_copy_is_complete_and_open_to_all(
     }
 
 
-def test_a_copy_is_made_once(folder: Path, original: Binaries, barred: Account) -> None:
+def test_a_copy_is_made_once(
+    folder: Path, original: Binaries, barred: Account, caplog: pytest.LogCaptureFixture
+) -> None:
     accessible(original, barred, folder / "copies")
     made = (folder / "copies" / "postgres-18.6.3").stat().st_ino
+    caplog.set_level(logging.INFO)
     accessible(original, barred, folder / "copies")
     assert (folder / "copies" / "postgres-18.6.3").stat().st_ino == made
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("damage", ["lost", "emptied", "unmarked"])
@@ -187,12 +201,18 @@ def test_a_server_runs_from_a_place_that_its_user_cannot_enter(folder: Path) -> 
         shutil.copytree(found.base / part, private / part, symlinks=True)
     moved = private / found.folder.relative_to(found.base)
     there = replace(found, folder=moved, base=private)
-    server = make_server(folder, find=lambda: there, copies=folder / "copies")
+    server = EmbeddedPostgres(
+        folder / "data",
+        folder / "run",
+        SmallServer(),
+        overrides=UNSAFE_BUT_FAST,
+        find=lambda: there,
+    )
     try:
         start(server)
         assert server.pid is not None
         program = Path(f"/proc/{server.pid}/exe").readlink()
-        home = folder / "copies" if os.geteuid() == 0 else private
+        home = folder / "data" if os.geteuid() == 0 else private
         assert program.is_relative_to(home)
     finally:
         server.stop(20)

@@ -22,14 +22,14 @@ def test_the_options_of_the_configuration_are_passed_on() -> None:
     words = command_line(
         SmallServer(shared_buffers="77MB"),
         major=18,
-        socket_folder=Path("/run/x"),
+        socket_folders=[Path("/run/x"), Path('/data, "new"/run')],
         log_folder=Path("/data/log"),
         overrides={"jit": "on"},
     )
     settings = settings_of(words)
     assert settings["shared_buffers"] == "77MB"
     assert settings["synchronous_commit"] == "on"
-    assert settings["unix_socket_directories"] == "/run/x"
+    assert settings["unix_socket_directories"] == '"/run/x", "/data, ""new""/run"'
     assert settings["listen_addresses"] == ""
     assert settings["jit"] == "on"
 
@@ -40,7 +40,7 @@ def test_the_section_of_the_configuration_is_what_the_server_takes(tmp_path: Pat
     words = command_line(
         options,
         major=18,
-        socket_folder=server.socket.path,
+        socket_folders=[server.socket.path],
         log_folder=server.folder.log,
         overrides={},
     )
@@ -93,4 +93,5 @@ def test_only_the_socket_lets_anybody_in(embedded_server: EmbeddedPostgres) -> N
     ]
     assert {rule[-1] for rule in rules if rule[0] == "local"} == {"trust"}
     assert {rule[-1] for rule in rules if rule[0] != "local"} == {"reject"}
-    assert embedded_server.socket.path.stat().st_mode & 0o007 == 0
+    for socket in (embedded_server.socket, embedded_server.stable_socket):
+        assert socket.path.stat().st_mode & 0o007 == 0
