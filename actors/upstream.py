@@ -201,9 +201,13 @@ class _Line:
         if self._delivering or transport.get_write_buffer_size():
             # The closing handshake sits behind data that is not read: by us, or by the peer.
             transport.abort()
-        await self._connection.close()
-        # An aborted connection is closed before its socket is.
-        await self._connection.wait_closed()
+        try:
+            await self._connection.close()
+        finally:
+            # In a task that is being cancelled, Python before 3.11.4 takes the library's time limit
+            # for that cancellation, and the socket would be left open.
+            self._connection.transport.abort()
+            await self._connection.wait_closed()
 
 
 def describe(error: Exception, open_seconds: float) -> str:
