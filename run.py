@@ -107,11 +107,12 @@ def verify(context: click.Context, /, **given: Any) -> None:
     """Recompute every counter from its rows and check the invariants; exit 1 if any differs."""
     from actors.store.verify import verify as differences_of
 
-    with database_of(settings_of(context.obj | _present(given))) as conninfo:
+    with database_of(settings_of(context.obj | _present(given)), only_look=True) as conninfo:
         differences = differences_of(conninfo)
     for difference in differences:
         click.echo(str(difference))
-    click.echo(f"{len(differences)} differences" if differences else "no differences")
+    number = len(differences) or "no"
+    click.echo(f"{number} difference{'' if number == 1 else 's'}")
     if differences:
         context.exit(EXIT_DIFFERENCES)
 
@@ -156,8 +157,11 @@ def _data_dir(settings: Settings) -> Path | None:
 
 
 @contextmanager
-def database_of(settings: Settings) -> Iterator[str]:
-    """How to connect to the database, which is up as long as the block lasts."""
+def database_of(settings: Settings, *, only_look: bool = False) -> Iterator[str]:
+    """How to connect to the database, which is up as long as the block lasts.
+
+    With `only_look` none is made, and one that a run has started serves as well.
+    """
     from actors.store.standing import standing_database
     from engine.rundir import RunDirectory
 
@@ -169,6 +173,7 @@ def database_of(settings: Settings) -> Iterator[str]:
             folder.path,
             settings.embedded,
             connect_seconds=settings.database.connect_seconds,
+            only_look=only_look,
         ) as conninfo,
     ):
         yield conninfo

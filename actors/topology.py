@@ -22,6 +22,7 @@ from actors.monitor import Monitor, MonitorOptions
 from actors.shard import Shard, ShardSettings
 from actors.store.database import Database, check_database, choose_database
 from actors.store.dead_letters import DeadLetters
+from actors.store.mendable import mendable
 from actors.store.ownership import Ownership
 from actors.store.probe import probe
 from actors.store.session import SessionSettings
@@ -164,7 +165,8 @@ def _begin(settings: Settings, database: Database, session: SessionSettings) -> 
     check_database(database, connect_seconds=session.connect_seconds)
     holder = f"process {os.getpid()} on {socket.gethostname()}"
     ownership = Ownership(session, holder)
-    epoch, before = ownership.take(count_indexes=settings.index.count_indexes)
+    with mendable(database.label):
+        epoch, before = ownership.take(count_indexes=settings.index.count_indexes)
     log.info("run begins", run=epoch, database=database.label)
     if before is not None:
         log.warning("the run before did not end in good order: taking over", before=before)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import Connection
 
 from actors.store.refusal import DatabaseRefused, Reason
-from actors.store.schema import SCHEMA_VERSION, TABLES, create_schema_sql
+from actors.store.schema import SCHEMA_VERSION, TABLES, schema_relations
 
 # Two programs that migrate at once would trip over each other.
 MIGRATE_LOCK: Final = 0x5359_0003
@@ -27,8 +27,8 @@ def migrate(conninfo: str, *, count_indexes: bool = False) -> bool:
 def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False) -> bool:
     """Make every table, column and index that is missing; returns whether anything was.
 
-    The connection must be in autocommit mode. Raises DatabaseRefused where the tables belong to a
-    newer program.
+    Where nothing is, no right is needed but to read. The connection must be in autocommit mode.
+    Raises DatabaseRefused where the tables belong to a newer program.
     """
     with connection.transaction():
         # Building an index on a large table takes as long as it takes.
@@ -41,11 +41,8 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
                 f"the tables of this database are of version {before}, and this program knows"
                 f" {SCHEMA_VERSION}: run the newer program, or give another database",
             )
-        # Names in `IF NOT EXISTS` that exist are notices of no use to anyone.
-        connection.execute("SET LOCAL client_min_messages = warning")
-        relations = _relations(connection)
-        added = _add_columns(connection)
-        for statement in create_schema_sql(count_indexes=count_indexes):
+        statements = _missing(connection, count_indexes=count_indexes)
+        for statement in statements:
             connection.execute(statement)
         if before != SCHEMA_VERSION:
             connection.execute(
@@ -53,8 +50,7 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
                 " ON CONFLICT (id) DO UPDATE SET version = excluded.version",
                 [SCHEMA_VERSION],
             )
-        added = added or _relations(connection) != relations
-    return added or before != SCHEMA_VERSION
+    return bool(statements) or before != SCHEMA_VERSION
 
 
 def _version(connection: Connection[Any]) -> int | None:
@@ -65,30 +61,23 @@ def _version(connection: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _relations(connection: Connection[Any]) -> int:
-    """Return how many tables and indexes there are."""
-    row = connection.execute(
-        "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
+def _missing(connection: Connection[Any], *, count_indexes: bool) -> list[str]:
+    """Return the statements that make what is not there; none asks for a right it does not need.
 
-
-def _add_columns(connection: Connection[Any]) -> bool:
-    """Add the columns that tables of another program lack; returns whether there were any."""
+    From the catalogs, since information_schema hides what a role may not use.
+    """
     rows = connection.execute(
-        "SELECT table_name, column_name FROM information_schema.columns"
-        " WHERE table_schema = current_schema()"
+        "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c"
+        " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE c.relnamespace = current_schema()::regnamespace GROUP BY c.relname"
     ).fetchall()
-    present: dict[str, set[str]] = {}
-    for table, column in rows:
-        present.setdefault(table, set()).add(column)
-    added = False
-    for table in TABLES.values():
-        if table.name not in present:
-            continue
-        for column in table.columns:
-            if column.name not in present[table.name]:
-                connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {column.sql()}")
-                added = True
-    return added
+    present: dict[str, list[str]] = dict(rows)
+    columns = [
+        f"ALTER TABLE {table.name} ADD COLUMN {column.sql()}"
+        for table in TABLES.values()
+        if table.name in present
+        for column in table.columns
+        if column.name not in present[table.name]
+    ]
+    relations = schema_relations(count_indexes=count_indexes)
+    return columns + [sql for name, sql in relations.items() if name not in present]

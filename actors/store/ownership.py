@@ -10,6 +10,7 @@ from psycopg import Connection
 from actors.store.fence import OWNER_LOCK, raise_epoch
 from actors.store.migrate import bring_up_to_date
 from actors.store.refusal import DatabaseRefused, Reason
+from actors.store.rights import demand_rights
 from actors.store.session import DatabaseAway, SessionSettings, away, open_session
 
 log = structlog.get_logger()
@@ -37,13 +38,15 @@ class Ownership:
         """Take the database, bring its tables up to date, and begin an epoch.
 
         Returns the epoch's number, and who held the database before if that run did not end in
-        good order. Raises DatabaseRefused when another run holds the database or its tables are
-        newer than this program, DatabaseAway.
+        good order. Raises DatabaseRefused when another run holds the database, its tables are newer
+        than this program or this role may not write to them, DatabaseAway, and psycopg.Error
+        where the tables cannot be made.
         """
         connection = self._lock()
         try:
             with away():
                 bring_up_to_date(connection, count_indexes=count_indexes)
+                demand_rights(connection)
                 row = connection.execute(
                     "SELECT holder FROM engine_epoch WHERE NOT ended"
                 ).fetchone()

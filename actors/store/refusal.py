@@ -32,6 +32,10 @@ class Reason(StrEnum):
     ENCODING = "encoding"  # a database that cannot hold every Unicode text
     NEWER_SCHEMA = "newer_schema"  # its tables belong to a newer program
     READ_ONLY = "read_only"  # a standby, or a database set to read only
+    NO_RIGHTS = "no_rights"  # the role may not do what is needed
+    NOT_MIGRATED = "not_migrated"  # its tables are missing, or of an older program
+    IN_THE_WAY = "in_the_way"  # what it holds cannot be brought to this program's tables
+    NO_DATABASE = "no_database"  # a data folder without one, where none is to be made
 
 
 # The codes are those of sysexits.h: 69 unavailable, 70 software, 71 system, 74 input/output,
@@ -55,6 +59,10 @@ EXIT_CODES: Final[Mapping[Reason, int]] = MappingProxyType(
         Reason.ENCODING: 78,
         Reason.NEWER_SCHEMA: 78,
         Reason.READ_ONLY: 78,
+        Reason.NO_RIGHTS: 77,
+        Reason.NOT_MIGRATED: 78,
+        Reason.IN_THE_WAY: 78,
+        Reason.NO_DATABASE: 78,
     }
 )
 

@@ -303,10 +303,15 @@ ENGINE: tuple[Table, ...] = (
 TABLES: dict[str, Table] = {made.name: made for made in CONTRACT + ENGINE}
 
 
+def schema_relations(*, count_indexes: bool = False) -> dict[str, str]:
+    """Return every table and index by name, with the statement that makes it, in order."""
+    relations: dict[str, str] = {}
+    for made in TABLES.values():
+        relations[made.name] = made.create_sql()
+        relations |= made.index_sql(count_indexes=count_indexes)
+    return relations
+
+
 def create_schema_sql(*, count_indexes: bool = False) -> list[str]:
     """Return the statements that make every table and index of an empty database."""
-    statements: list[str] = []
-    for made in TABLES.values():
-        statements.append(made.create_sql())
-        statements.extend(made.index_sql(count_indexes=count_indexes))
-    return statements
+    return list(schema_relations(count_indexes=count_indexes).values())

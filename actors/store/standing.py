@@ -11,16 +11,19 @@ from typing import Final
 
 import psycopg
 
-from actors.store.database import check_database, choose_database
+from actors.store.data_folder import default_data_dir, refuse
+from actors.store.database import Database, check_database, choose_database
+from actors.store.embedded import DATABASE, EmbeddedPostgres
+from actors.store.mendable import mendable
+from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.server_settings import ServerOptions
-from engine.child import ServiceFailed
 
 __all__ = ["standing_database"]
 
-EXIT_UNAVAILABLE: Final = 69
-EXIT_NO_PERMISSION: Final = 77
-EXIT_CONFIG: Final = 78
 _POLL_SECONDS: Final = 0.05
+# The lines of postmaster.pid, counted from 0, after which a server can be connected to.
+_PID_FILE_PORT: Final = 3
+_PID_FILE_SOCKET: Final = 4
 _log = logging.getLogger(__name__)
 
 
@@ -32,47 +35,76 @@ def standing_database(
     options: ServerOptions,
     *,
     connect_seconds: float,
+    only_look: bool = False,
 ) -> Iterator[str]:
     """How to connect to a database that was started, if it is ours, and that was not refused.
 
-    Raises DatabaseRefused, also when a run that goes on has the embedded one; and ServiceFailed
-    where the block found that its tables are missing, or that it went away.
+    With `only_look`, no embedded database is made where there is none, and one that a run has
+    started is used along with it. Raises DatabaseRefused, also when the block found that tables
+    are missing, that its role may not use them, or that the database went away.
     """
     database = choose_database(database_url, data_dir, run_dir, options)
-    if database.service is None:
-        check_database(database, connect_seconds=connect_seconds)
-        with _told_apart(database.label):
-            yield database.conninfo
+    service = database.service
+    if service is None:
+        yield from _checked(database, connect_seconds)
         return
-    database.service.start()
+    if only_look:
+        _demand_data(service, data_dir)
     try:
-        told = ""
-        while (state := database.service.poll_ready()) is not True:
-            if state and state != told:
-                told = str(state)
-                _log.info("postgres: %s", told)
-            time.sleep(_POLL_SECONDS)
-        check_database(database, connect_seconds=connect_seconds)
-        with _told_apart(database.label):
-            yield database.conninfo
+        try:
+            _start(service)
+        except DatabaseRefused as refused:
+            running = _running(service) if only_look else None
+            if refused.reason is not Reason.LOCKED or running is None:
+                raise
+            database = Database(running, None, database.label)
+        yield from _checked(database, connect_seconds)
     finally:
-        database.service.stop(options.stop_seconds)
+        service.stop(options.stop_seconds)
 
 
-@contextmanager
-def _told_apart(label: str) -> Iterator[None]:
-    """What an operator can mend becomes a ServiceFailed; other errors are bugs and go through."""
+def _checked(database: Database, connect_seconds: float) -> Iterator[str]:
+    check_database(database, connect_seconds=connect_seconds)
+    with mendable(database.label):
+        yield database.conninfo
+
+
+def _start(service: EmbeddedPostgres) -> None:
+    service.start()
+    told = ""
+    while (state := service.poll_ready()) is not True:
+        if state and state != told:
+            told = str(state)
+            _log.info("postgres: %s", told)
+        time.sleep(_POLL_SECONDS)
+
+
+def _demand_data(service: EmbeddedPostgres, data_dir: Path | None) -> None:
+    """Raise DatabaseRefused where starting the service would make a new database."""
+    folder = service.folder
     try:
-        yield
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
-        reason = str(error).partition("\n")[0]
-        raise ServiceFailed(
-            f"{label} has not the tables of this version ({reason}); run `run.py migrate` first",
-            EXIT_CONFIG,
-        ) from error
-    except psycopg.errors.InsufficientPrivilege as error:
-        reason = str(error).partition("\n")[0]
-        raise ServiceFailed(f"{label} refuses: {reason}", EXIT_NO_PERMISSION) from error
-    except psycopg.OperationalError as error:
-        reason = " ".join(str(error).split())
-        raise ServiceFailed(f"{label} went away: {reason}", EXIT_UNAVAILABLE) from error
+        if (folder.data / "PG_VERSION").exists():
+            return
+    except OSError as error:
+        raise refuse(error, folder.data) from error
+    usual = "" if data_dir is None else f" (the default for this user is {default_data_dir()})"
+    raise DatabaseRefused(
+        Reason.NO_DATABASE,
+        f"there is no database in {data_dir or folder.data_dir}: check --data-dir{usual}",
+    )
+
+
+def _running(service: EmbeddedPostgres) -> str | None:
+    """How to connect to the server that another run has started, None where there is none yet.
+
+    PostgreSQL itself writes down where it listens.
+    """
+    try:
+        lines = (service.folder.data / "postmaster.pid").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    if len(lines) <= _PID_FILE_SOCKET:
+        return None
+    return psycopg.conninfo.make_conninfo(
+        service.conninfo(DATABASE), host=lines[_PID_FILE_SOCKET], port=lines[_PID_FILE_PORT]
+    )

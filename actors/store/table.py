@@ -65,13 +65,12 @@ class Table:
         storage = f" WITH ({self.storage})" if self.storage else ""
         return f"CREATE TABLE IF NOT EXISTS {self.name} (\n    {body}\n){storage}"
 
-    def index_sql(self, *, count_indexes: bool = False) -> list[str]:
-        """Return the CREATE INDEX statements; those on bare counts only when asked for."""
-        statements = [
-            f"CREATE UNIQUE INDEX IF NOT EXISTS {self._index_name(unique)}"
-            f" ON {self.name} ({unique})"
-            for unique in self.unique
-        ]
+    def index_sql(self, *, count_indexes: bool = False) -> dict[str, str]:
+        """Return the CREATE INDEX statements by index; those on bare counts only if asked for."""
+        statements = {}
+        for unique in self.unique:
+            name = self._index_name(unique)
+            statements[name] = f"CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {self.name} ({unique})"
         plain = self.indexes + (self.count_indexes if count_indexes else ())
         for index in plain:
             expression, _, condition = index.partition(" WHERE ")
@@ -79,9 +78,9 @@ class Table:
             if expression.startswith("gin "):
                 method, expression = " USING gin", expression.removeprefix("gin ")
             where = f" WHERE {condition}" if condition else ""
-            statements.append(
-                f"CREATE INDEX IF NOT EXISTS {self._index_name(index)}"
-                f" ON {self.name}{method} ({expression}){where}"
+            name = self._index_name(index)
+            statements[name] = (
+                f"CREATE INDEX IF NOT EXISTS {name} ON {self.name}{method} ({expression}){where}"
             )
         return statements
 

@@ -11,18 +11,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import pytest
 import structlog
 
 import run
 from actors.progress import LogProgress, Rate
 from actors.report import complete, show
+from actors.store.migrate import migrate as bring_up_to_date
 from actors.summary import summarise
 from config import VERSION
 from config.loader import load
 from engine.status import Status
 from engine.supervisor import Outcome
-from tests.postgres_server import short_folder
+from tests.postgres_server import make_server, short_folder
+from tests.postgres_server import start as start_server
 from tests.unit.test_monitor import child, ingest
 
 ROOT: Final = Path(__file__).parents[2]
@@ -102,12 +105,40 @@ def test_migrate_then_verify_on_the_embedded_database() -> None:
     with short_folder() as folder:
         where = ["--data-dir", str(folder / "data")]
         early = skyshard("verify", *where)
-        assert (early.returncode, "run `run.py migrate` first" in early.stderr) == (78, True)
+        assert early.returncode == 78
+        assert early.stderr.startswith(
+            f"skyshard: there is no database in {folder / 'data'}: check --data-dir (the default"
+        )
+        assert list(folder.iterdir()) == []
         assert skyshard("migrate", *where).stdout == "the tables were brought up to date\n"
         # Options may stand before the command as well.
         assert skyshard(*where, "migrate").stdout == "the tables are up to date\n"
         ended = skyshard("verify", *where)
         assert (ended.returncode, ended.stdout) == (0, "no differences\n")
+
+
+def test_verify_looks_at_the_embedded_database_along_with_the_run_that_has_it() -> None:
+    with short_folder() as folder:
+        server = make_server(folder)
+        where = ["--data-dir", str(folder / "data")]
+        try:
+            start_server(server)
+            early = skyshard("verify", *where)
+            assert (early.returncode, "run `run.py migrate` first" in early.stderr) == (78, True)
+            bring_up_to_date(server.conninfo())
+            assert skyshard("verify", *where).stdout == "no differences\n"
+            with psycopg.connect(server.conninfo()) as connection:
+                connection.execute(
+                    "INSERT INTO engine_user_aggregations (did, posts_count)"
+                    " VALUES ('did:plc:somebody', 1)"
+                )
+            ended = skyshard("verify", *where)
+            assert ended.returncode == 1
+            assert ended.stdout.endswith("\n1 difference\n")
+            assert skyshard("migrate", *where).returncode == 75
+            assert server.poll_ready() is True
+        finally:
+            server.stop(10.0)
 
 
 def _settings(**given: Any) -> Any:
