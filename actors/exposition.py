@@ -17,7 +17,7 @@ _PER_ACTOR: Final = (
     ("actor_restarts", "counter", "Restarts since the start of the run"),
     ("actor_handled", "counter", "Messages handled by the present generation"),
     ("actor_backlog", "gauge", "Messages that lie unhandled in the process"),
-    ("actor_memory_bytes", "gauge", "Resident memory of the process"),
+    ("actor_memory_bytes", "gauge", "Resident memory of the process (of a service: of its first)"),
     ("actor_silent_seconds", "gauge", "Time since the actor's own loop last reported progress"),
 )
 

@@ -103,7 +103,7 @@ def draw(status: Status, seen: Vitals, rate: float) -> Group:
     source = "connected" if seen.connected else "not connected"
     head = Text.assemble(
         ("skyshard ", "bold"),
-        f"{status.phase} for {show_duration(status.up_seconds)}  ",
+        f"{status.phase}  up {show_duration(status.up_seconds)}  ",
         (f"{rate:,.0f} events/s", "bold"),
         f"  lag {lag}  source {source}  checkpoint {seen.checkpoint}  restarts {seen.restarts}",
     )
@@ -118,18 +118,31 @@ def draw(status: Status, seen: Vitals, rate: float) -> Group:
             Text(child.state, _STYLES.get(child.state, "dim")),
             str(waiting.get(child.name, child.backlog)),
             "" if child.service else f"{child.handled:,}",
-            f"{child.memory_bytes // 1_000_000} MB",
+            _memory(child),
             str(child.restarts or ""),
             Text(_remark(child), "dim"),
         )
     return Group(head, table)
 
 
+def _memory(child: ChildStatus) -> str:
+    """Of an actor that has a process; a service's memory is that of processes unknown to us."""
+    if child.service or child.pid is None:
+        return ""
+    return f"{child.memory_bytes // 1_000_000} MB"
+
+
 def _remark(child: ChildStatus) -> str:
-    """What it is busy with; once a service is ready that is over, and a crash is told meanwhile."""
-    if child.state == "waiting":
-        return child.last_exit
-    return "" if child.service and child.state == "ready" else child.note
+    """What it is busy with, or how it ended; a service that is ready is busy with nothing."""
+    match child.state:
+        case "waiting" | "done":
+            return child.last_exit
+        case "ready":
+            return "" if child.service else child.note
+        case "starting":
+            return child.note
+        case _:
+            return ""
 
 
 class _LiveProgress:

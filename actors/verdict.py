@@ -46,7 +46,7 @@ def health(received: Received, *, silent_seconds: float) -> Health:
     return Health(
         healthy=not problems,
         problems=problems,
-        up_seconds=status.up_seconds if status else 0.0,
+        up_seconds=round(status.up_seconds, 1) if status else 0.0,
         restarts=vitals(status).restarts if status else 0,
     )
 

@@ -98,7 +98,10 @@ class _Json:
 
 
 class _Text:
-    """``time level actor event key=value``; nothing from outside starts a line of its own."""
+    """``time level actor event key=value``; nothing from outside starts a line of its own.
+
+    What is None is not known, and left out.
+    """
 
     def __init__(self, *, colour: bool) -> None:
         self._colour = colour
@@ -113,7 +116,8 @@ class _Text:
         name = f"{level:<7}"
         if self._colour:
             name = f"\x1b[{_COLOURS.get(level, '0')}m{name}\x1b[0m"
-        rest = "".join(f" {key}={_value(value)}" for key, value in event.items())
+        known = ((key, value) for key, value in event.items() if value is not None)
+        rest = "".join(f" {key}={_value(value)}" for key, value in known)
         line = f"{time}Z {name} {actor:<10} {text}{rest}"
         return f"{line}\n{exception}" if exception else line
 

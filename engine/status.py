@@ -15,6 +15,8 @@ from engine.ward import Ward
 class ChildStatus(msgspec.Struct, frozen=True):
     """One child. Durations are seconds, memory is bytes; what was never known is None or empty.
 
+    Of a service, `pid` and `memory_bytes` are those of its first process alone.
+
     `state` is waiting, starting, ready, ending or done; `silent_seconds` is the time since its last
     sign of progress; `waiting_ms` the time its present generation waited for credit, by receiver.
     """

@@ -275,7 +275,7 @@ class Supervisor:
 
     def _ask_service(self, ward: ServiceWard, now: float) -> None:
         try:
-            answer = ward.service_spec.service.poll_ready()
+            answer = ward.poll_ready()
         except ServiceFailed as error:
             self._stop(Outcome(error.exit_code, error.message, "fail"), now)
             return

@@ -158,8 +158,8 @@ class Ward(abc.ABC):
         """The last rung."""
 
     @abc.abstractmethod
-    def _launch(self, run: Run) -> tuple[int, int]:
-        """Returns the process id and the descriptor that tells its end."""
+    def _launch(self, run: Run) -> tuple[int | None, int]:
+        """Returns the process id, if it is known yet, and the descriptor that tells its end."""
 
     @abc.abstractmethod
     def _collect(self) -> int | None: ...
@@ -247,6 +247,12 @@ class ServiceWard(Ward):
     def spec(self) -> ServiceSpec:
         return self.service_spec
 
+    def poll_ready(self) -> bool | str:
+        """Ask the service, as in `Service`; it may have begun a process meanwhile."""
+        answer = self.service_spec.service.poll_ready()
+        self.pid = self.service_spec.service.pid or self.pid
+        return answer
+
     def stop(self, seconds: float) -> None:
         """Stop it in a thread, so that it can be killed while its own `stop` still waits."""
         self._end, writer = os.pipe()
@@ -282,10 +288,13 @@ class ServiceWard(Ward):
         os.close(writer)
         self.descriptor = self._end
 
-    def _launch(self, run: Run) -> tuple[int, int]:  # noqa: ARG002 - a service knows its own
+    def _launch(
+        self,
+        run: Run,  # noqa: ARG002 - a service knows its own
+    ) -> tuple[int | None, int]:
         service = self.service_spec.service
         descriptor = service.start()
-        return service.pid or 0, descriptor
+        return service.pid, descriptor
 
     def _collect(self) -> int | None:
         self._stopping = None

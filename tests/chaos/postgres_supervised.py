@@ -1,6 +1,7 @@
 """A supervisor whose only child is an embedded server, as a process for tests to disturb (FOLDER).
 
-Prints the server's pid and the guard's whenever another server is ready, and how the run ended.
+Prints the server's pid and the guard's whenever another server is ready, beside what the status
+says of it, and how the run ended.
 """
 
 import json
@@ -26,12 +27,21 @@ def main() -> None:
         group = Group("database", (service,), backoff=Backoff(0.05, 0.1))
         told = None
 
-        def tell(_status: Status) -> None:
+        def tell(status: Status) -> None:
             nonlocal told
             if server.ready and server.pid != told:
                 told = server.pid
-                pids = {"postmaster": told, "guard": server.guard_pid}
-                print(json.dumps(pids), flush=True)
+                child = status.child("postgres")
+                print(
+                    json.dumps(
+                        {
+                            "postmaster": told,
+                            "guard": server.guard_pid,
+                            "status": {"pid": child.pid, "memory": child.memory_bytes},
+                        }
+                    ),
+                    flush=True,
+                )
 
         outcome = Supervisor(Topology((group,)), run.path, on_tick=tell).run()
     end = {"code": outcome.exit_code, "message": outcome.message, "restarts": outcome.restarts}

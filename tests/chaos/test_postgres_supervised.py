@@ -65,9 +65,12 @@ def supervised() -> Iterator[Supervised]:
 
 def test_it_is_started_restarted_after_a_kill_and_stopped(supervised: Supervised) -> None:
     first = supervised.told()
+    assert first["status"]["pid"] == first["postmaster"]
+    assert first["status"]["memory"] > 1_000_000
     os.kill(first["postmaster"], signal.SIGKILL)
     second = supervised.told()
     assert second["postmaster"] != first["postmaster"]
+    assert second["status"]["pid"] == second["postmaster"]
     supervised.process.send_signal(signal.SIGTERM)
     end = supervised.told()
     assert end["code"] == 0

@@ -51,6 +51,16 @@ def test_text_lines_name_the_actor_and_the_event() -> None:
     )
 
 
+def test_what_is_not_known_is_left_out_of_text_and_null_in_json() -> None:
+    text, machine = io.StringIO(), io.StringIO()
+    configure("info", "text", "supervisor", text)
+    logger().info("postgres starts", pid=None, generation=1)
+    assert text.getvalue().endswith(" postgres starts generation=1\n")
+    configure("info", "json", "supervisor", machine)
+    logger().info("postgres starts", pid=None, generation=1)
+    assert json.loads(machine.getvalue())["pid"] is None
+
+
 def test_nothing_from_outside_starts_a_line_or_colours_the_terminal() -> None:
     stream = io.StringIO()
     configure("info", "text", "", stream)
