@@ -75,6 +75,8 @@ def configure(
     root.setLevel(LEVELS[level])
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(LEVELS[level], logging.WARNING))
+    # It warns of the end of each pipeline that failed; what failed is raised, and dealt with there.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     # A reader of standard error that goes away must not fill it with complaints about that.
     logging.raiseExceptions = False
     structlog.configure(

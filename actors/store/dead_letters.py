@@ -1,7 +1,7 @@
 """Dead letters in PostgreSQL: messages that killed every process that read them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection
 
@@ -20,6 +20,16 @@ class DeadLetters:
         return DeadLetterTable(open_session(self.session, "dead letters"))
 
 
+# With the letter itself it is counted as a drop of the run.
+_PUT: Final = (
+    "WITH letter AS (INSERT INTO engine_dead_letters (sender, receiver, reason, body, created_at)"
+    " VALUES (%s, %s, %s, %s, to_timestamp(%s) AT TIME ZONE 'UTC') RETURNING sender)"
+    " INSERT INTO engine_tallies AS t (epoch, actor, name, amount)"
+    " SELECT e.epoch, letter.sender, 'drop.dead_letter', 1 FROM letter, engine_epoch e"
+    " ON CONFLICT (epoch, actor, name) DO UPDATE SET amount = t.amount + 1"
+)
+
+
 class DeadLetterTable:
     """Puts dead letters into `engine_dead_letters`."""
 
@@ -29,8 +39,7 @@ class DeadLetterTable:
     def put(self, letter: DeadLetter) -> None:
         """Store a letter, durably."""
         self._connection.execute(
-            "INSERT INTO engine_dead_letters (sender, receiver, reason, body, created_at)"
-            " VALUES (%s, %s, %s, %s, to_timestamp(%s) AT TIME ZONE 'UTC')",
+            _PUT,
             [letter.sender, letter.receiver, letter.reason, letter.body, letter.time],
         )
 
