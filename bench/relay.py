@@ -1,7 +1,8 @@
 """A relay on loopback: serves a capture over a real websocket and can be told to misbehave.
 
-``python -m bench.relay FILE`` prints its URL and serves until it is interrupted. Tests use
-:class:`Relay` in their own event loop or :mod:`bench.relay_process` in a process of its own.
+``python -m bench.relay FILE`` prints its URL and serves until it is interrupted; without a file it
+serves an empty stream. Tests use :class:`Relay` in their own event loop or
+:mod:`bench.relay_process` in a process of its own.
 Handshake, pings and closes are those of ``websockets``; events are written past it, many in one
 write, so that the relay is never what a benchmark measures.
 """
@@ -181,6 +182,8 @@ async def _obey(relay: Relay) -> None:
 async def _run(path: Path | None, options: RelayOptions, port: int, *, obey: bool) -> None:
     frames = FrameStore.of_capture(path) if path else FrameStore()
     async with Relay(frames, options, port) as relay:
+        if path is None and not obey:
+            print("relay: no file, so the stream is empty", file=sys.stderr, flush=True)
         print(relay.url, flush=True)
         if obey:
             await _obey(relay)
@@ -190,10 +193,17 @@ async def _run(path: Path | None, options: RelayOptions, port: int, *, obey: boo
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.relay", description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", help="capture to serve (none: no frames)")
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="capture to serve (none: an empty stream)"
+    )
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     parser.add_argument("--rate", type=float, help="events a second (default: all are there)")
-    parser.add_argument("--options", default="{}", help="RelayOptions as JSON")
+    parser.add_argument(
+        "--options",
+        default="{}",
+        help="RelayOptions as JSON:"
+        """ '{"replay_rate": 500, "faults": [{"kind": "reset", "at": 99}]}'""",
+    )
     parser.add_argument("--obey", action="store_true", help="take commands on standard input")
     arguments = parser.parse_args()
     try:

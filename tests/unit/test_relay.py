@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +23,7 @@ from bench.relay_process import relay_process
 from bench.relay_subscriber import PATH
 
 PATIENCE: Final = 20.0
+ROOT: Final = Path(__file__).parents[2]
 
 
 def frame(seq: int, size: int = 40) -> bytes:
@@ -314,3 +318,29 @@ def test_an_empty_capture_is_an_empty_stream(tmp_path: Path) -> None:
     for name in ("none.frames", "none.frames.gz"):
         write_capture(tmp_path / name, [])
         assert len(FrameStore.of_capture(tmp_path / name)) == 0
+
+
+def test_on_the_command_line_a_relay_without_a_file_says_that_its_stream_is_empty() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench.relay"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as relay:
+        assert relay.stdout is not None
+        assert relay.stderr is not None
+        try:
+            assert relay.stderr.readline() == "relay: no file, so the stream is empty\n"
+            assert relay.stdout.readline().startswith("ws://127.0.0.1:")
+        finally:
+            relay.kill()
+
+
+def test_the_example_of_the_page_is_one() -> None:
+    page = (ROOT / "bench/README.md").read_text()
+    command = page[page.index("\n.venv/bin/python -m bench.relay bench") :]
+    words = shlex.split(command[: command.index("run.py")])
+    options = msgspec.json.decode(words[words.index("--options") + 1], type=RelayOptions)
+    assert options.replay_rate == 500
+    assert [fault.kind for fault in options.faults] == ["reset", "broken_cbor"]
