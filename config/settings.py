@@ -200,6 +200,8 @@ RULES: Final = (
     Rule(("source.start", "run.source"), _start_is_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
     _at_least("ingest.window_frames", "ingest.batch_frames"),
+    # A writer whose statement may run for longer would be taken for stuck.
+    _at_least("supervisor.progress_seconds", "database.statement_timeout_seconds"),
     _at_least("ingest.window_bytes", "ingest.batch_bytes"),
     _at_least("ingest.window_bytes", "ingest.max_frame_bytes"),
     _at_least("ingest.queue_bytes", "ingest.max_frame_bytes"),

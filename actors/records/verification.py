@@ -38,7 +38,8 @@ VERIFICATION = RecordType(
         "issuer_did",
     ),
     build=build,
-    basis_sql=("issuer_did", "subject_did"),
+    # Rows that were there before this column hold the issuer in their uri alone.
+    basis_sql=("coalesce(issuer_did, split_part(uri, '/', 3))", "subject_did"),
     thing=("issuer_did", "subject_did"),
     rebuild=rebuild,
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from actors.drops import DropReason
 from actors.store.batch import AppliedCommit, Change, Dropped, Outcome
+from actors.store.session import DatabaseAway, TooSlow
 from actors.store.writer import BatchRefused, Writer
 
 
@@ -19,16 +20,21 @@ def apply_bisecting(
 ) -> Outcome:
     """Apply a batch; returns what it did, refused records among its drops.
 
-    Raises as `Writer.apply`, and BatchRefused only where what is refused is no record.
+    A batch that PostgreSQL finds too slow is halved likewise. Raises as `Writer.apply`, and
+    BatchRefused only where what is refused is no record; what is too slow alone is DatabaseAway.
     """
+    # Halving may take long, and each step of it is a sign of life.
+    wait(0)
     try:
         return writer.apply(changes, work, tallies, wait)
-    except BatchRefused as refused:
+    except (BatchRefused, TooSlow) as refused:
         if len(changes) > 1:
             middle = len(changes) // 2
             outcome = apply_bisecting(writer, changes[:middle], work, tallies, wait)
             outcome.add(apply_bisecting(writer, changes[middle:], (), {}, wait))
             return outcome
+        if isinstance(refused, TooSlow):
+            raise DatabaseAway(f"one commit alone takes too long: {refused}") from refused
         only = changes[0] if changes else None
         if not isinstance(only, AppliedCommit) or not only.operations:
             raise
@@ -46,6 +52,7 @@ def _without_refused(
     refusals: dict[str, str] = {}
     for operation in commit.operations:
         if operation.row is not None:
+            wait(0)
             refusal = writer.trial([commit._replace(operations=[operation])], wait)
             if refusal is not None:
                 refusals[operation.uri] = refusal

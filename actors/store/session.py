@@ -35,8 +35,31 @@ REFUSALS: Final = (
 )
 
 
+# A standby that was a primary a moment ago, and sessions that PostgreSQL ended for their age, are
+# no faults of ours either; psycopg counts them among the internal errors.
+_AWAY: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    errors.ReadOnlySqlTransaction,
+    errors.IdleInTransactionSessionTimeout,
+    errors.lookup("25P04"),  # transaction_timeout
+)
+# From this version on (as PostgreSQL counts) a whole transaction can have a limit.
+_TRANSACTION_TIMEOUT_SINCE: Final = 170_000
+
+
 class DatabaseAway(Exception):
     """PostgreSQL cannot be used now: stopped, restarting, out of disk. One line; it may pass."""
+
+
+class TooSlow(Exception):
+    """PostgreSQL ended a statement for its time: there was too much to do at once. One line."""
+
+
+class DatabaseUnusable(Exception):
+    """PostgreSQL refuses the statement itself: a right, a table or a column is missing, a trigger
+    of somebody raises. One line; it does not pass by itself, and no record is to blame.
+    """
 
 
 class SessionSettings(NamedTuple):
@@ -67,6 +90,11 @@ def open_session(settings: SessionSettings, actor: str) -> Connection:
                 "synchronous_commit": "on",
             },
         )
+        limit = 2 * settings.statement_timeout_seconds
+        if connection.info.server_version >= _TRANSACTION_TIMEOUT_SINCE and limit:
+            connection.execute(
+                "SELECT set_config('transaction_timeout', %s, false)", [f"{limit * 1000:.0f}"]
+            )
     register(connection)
     return connection
 
@@ -78,8 +106,29 @@ def away() -> Iterator[None]:
         yield
     except (*PASSING, *REFUSALS):
         raise
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except _AWAY as error:
         raise DatabaseAway(one_line(error)) from error
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn the errors of a write that no record is to blame for into what they mean.
+
+    DatabaseAway, TooSlow, DatabaseUnusable; locks and refusals pass through, and mistakes in our
+    use of psycopg.
+    """
+    try:
+        with away():
+            try:
+                yield
+            except errors.QueryCanceled as error:
+                raise TooSlow(one_line(error)) from error
+    except (*PASSING, *REFUSALS):
+        raise
+    except psycopg.Error as error:
+        if error.sqlstate is None:
+            raise
+        raise DatabaseUnusable(one_line(error)) from error
 
 
 def one_line(error: psycopg.Error) -> str:

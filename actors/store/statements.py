@@ -143,7 +143,7 @@ def old_rows_sql(type_: RecordType) -> str:
 def holders_sql(type_: RecordType) -> str:
     """Key and basis of the rows that hold the batch's things (an array for each of its columns)."""
     names = [f"thing_{position}" for position in range(len(type_.thing))]
-    columns = ", ".join(f"t.{name}" for name in (type_.key_column, *type_.basis_sql))
+    columns = ", ".join((type_.key_column, *type_.basis_sql))
     match = " AND ".join(
         f"t.{column} = i.{name}" for column, name in zip(type_.thing, names, strict=True)
     )

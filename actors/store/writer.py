@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
-from psycopg import Connection
+from psycopg import Connection, errors
 
 from actors.records import RECORDS, UNKNOWN
 from actors.records.record import RecordType
@@ -21,7 +21,7 @@ from actors.store.aside import from_database, unpack
 from actors.store.batch import AppliedCommit, Change, Outcome
 from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.plan import Aside, Met, Plan, Repo, Thing, make_plan, thing_of, thing_text
-from actors.store.session import PASSING, REFUSALS, away
+from actors.store.session import PASSING, REFUSALS, DatabaseAway, one_line, writing
 from actors.store.tallies import ADD_SQL, add_parameters
 
 # How a writer's connection plans: it looks rows up by key and does nothing else. A plan made while
@@ -34,6 +34,7 @@ SESSION: Final = {
     "jit": "off",
 }
 MAX_RETRIES: Final = 20
+MAX_UNIQUE_RETRIES: Final = 2
 
 T = TypeVar("T")
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
@@ -92,7 +93,8 @@ class Writer:
 
         `tallies` are counted with it. Deadlocks and serialization failures are retried, with `wait`
         in between. Raises Fenced when this actor has been replaced, BatchRefused for values that
-        PostgreSQL refuses, and DatabaseAway when the server is away (the batch may or may not be
+        PostgreSQL refuses, TooSlow for a batch that takes too long, DatabaseUnusable where no
+        batch can be written, and DatabaseAway when the server is away (the batch may or may not be
         durable then: apply it again on a new connection, the rev guard sorts it out).
         """
         try:
@@ -122,18 +124,26 @@ class Writer:
     def _retrying(self, once: Callable[[], T], wait: Callable[[float], None]) -> tuple[T, int]:
         """Do it until no lock is in the way; returns what it came to, and after how many retries.
 
-        Raises the last error when there is no end to them.
+        Raises DatabaseAway when there is no end to them, UniqueViolation when a row stays in the
+        way.
         """
         retries = 0
         while True:
             try:
-                with away():
+                with writing():
                     return once(), retries
-            except PASSING:
+            except errors.UniqueViolation:
+                # A row of another program that came at the same moment is met once, one that was
+                # there before always: then the record is refused.
+                retries += 1
+                if retries > MAX_UNIQUE_RETRIES:
+                    raise
+            except PASSING as error:
                 retries += 1
                 if retries > MAX_RETRIES:
-                    raise
-                wait(self._random.uniform(0, 0.01 * retries))
+                    # Whoever holds the lock is to blame, not what was to be written.
+                    raise DatabaseAway(one_line(error)) from error
+            wait(self._random.uniform(0, 0.01 * retries))
 
     def _try_once(self, changes: Sequence[Change]) -> None:
         with self._connection.transaction(force_rollback=True):
