@@ -15,6 +15,7 @@ from actors.recent import Recent
 from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
+from actors.store.outage import Outage
 from actors.store.session import Connection, DatabaseAway, SessionSettings, wait_for_session
 from actors.store.writer import Writer
 from engine.actor import Actor, Delivery
@@ -28,9 +29,6 @@ from engine.timer import Timer
 log = structlog.get_logger()
 
 GATE: Final = "user_gate"
-# Pauses, in seconds, between attempts while PostgreSQL is away.
-FIRST_PAUSE: Final = 0.1
-LONGEST_PAUSE: Final = 5.0
 # After this many drops of one reason the log says no more of them; the counters go on.
 LOGGED_DROPS: Final = 5
 
@@ -65,6 +63,11 @@ class Shard(Actor):
         self._sent_work = 0
         self._owes_sweep = True
         self._logged: dict[str, int] = {}
+        self._outage = Outage(
+            "PostgreSQL is away: this shard waits for it",
+            "PostgreSQL is back",
+            context.clock.monotonic,
+        )
         metrics = context.metrics
         self._commits = metrics.counter("commits_total", "Commits applied")
         self._replayed = metrics.counter("replayed_total", "Commits that were known already")
@@ -156,34 +159,29 @@ class Shard(Actor):
 
     def _apply(self, batch: Batch, work: list[tuple[str, bytes]]) -> Outcome:
         """Apply a batch, trying again while PostgreSQL is away; ends the run when it stays away."""
-        clock = self.context.clock
         tallies = batch.tallies()
-        failed_at: float | None = None
-        pause = FIRST_PAUSE
+        outage = self._outage
         while True:
             try:
                 outcome = apply_bisecting(
                     self._writer, batch.changes, work, tallies, self.context.wait
                 )
             except DatabaseAway as away:
-                if failed_at is None:
-                    failed_at = clock.monotonic()
+                if not outage.goes_on:
                     self._outages.add()
-                    log.warning("PostgreSQL is away: this shard waits for it", reason=str(away))
-                elif clock.monotonic() - failed_at > self._settings.session.outage_seconds:
+                pause = outage.failed(away)
+                if outage.seconds > self._settings.session.outage_seconds:
                     # It takes connections and still writes nothing: a full disk, for example.
-                    self.context.fail(f"PostgreSQL has not written anything since: {away}", 69)
-                    raise
+                    self.context.give_up(f"PostgreSQL has not written anything since: {away}", 69)
                 self._connection.close()
                 self.context.wait(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
                 self._connect()
                 # The outbox rows of a commit whose answer was lost have not been sent along.
                 self._owes_sweep = True
+            except RunReplaced as replaced:
+                self.context.give_up(str(replaced), 75)
             else:
-                if failed_at is not None:
-                    seconds = round(clock.monotonic() - failed_at, 1)
-                    log.info("PostgreSQL is back", seconds=seconds)
+                outage.succeeded()
                 return outcome
 
     def _unknown(self, batch: Batch) -> list[str]:
@@ -236,11 +234,9 @@ class Shard(Actor):
                 self._take_over,
             )
         except DatabaseAway as away:
-            context.fail(f"PostgreSQL stayed away: {away}", 69)
-            raise
+            context.give_up(f"PostgreSQL stayed away: {away}", 69)
         except RunReplaced as replaced:
-            context.fail(str(replaced), 75)
-            raise
+            context.give_up(str(replaced), 75)
 
     def _take_over(self, connection: Connection) -> None:
         """Take over from an older generation, on a new connection."""

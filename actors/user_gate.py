@@ -20,6 +20,7 @@ from actors.messages import CreateUsers, EnsureUsers, OutboxWork, SweepOutbox, U
 from actors.recent import Recent
 from actors.store import outbox
 from actors.store.fence import Fence, RunReplaced
+from actors.store.outage import Outage
 from actors.store.session import (
     PASSING,
     Connection,
@@ -87,6 +88,12 @@ class UserGate(Actor):
         self._running = 0
         self._sweep_wanted = False
         self._done: deque[_Job] = deque()
+        self._postponed = 0
+        self._outage = Outage(
+            "PostgreSQL is away: users are made when it is back",
+            "PostgreSQL is back",
+            context.clock.monotonic,
+        )
         metrics = context.metrics
         self._created = metrics.counter("users_created_total", "Rows of users made")
         self._statements = metrics.counter("user_statements_total", "Creation statements")
@@ -107,11 +114,9 @@ class UserGate(Actor):
                 self._fence.claim,
             ).close()
         except DatabaseAway as error:
-            context.fail(f"PostgreSQL stayed away: {error}", 69)
-            raise
+            context.give_up(f"PostgreSQL stayed away: {error}", 69)
         except RunReplaced as replaced:
-            context.fail(str(replaced), 75)
-            raise
+            context.give_up(str(replaced), 75)
         self._local = threading.local()
         self._connections: list[Connection] = []
         self._executor = ThreadPoolExecutor(
@@ -211,10 +216,13 @@ class UserGate(Actor):
             left = self._with_connection(
                 lambda connection: outbox.left_for(connection, self.context.name, SWEEP_ROWS)
             )
-        except DatabaseAway:
-            self.context.after(RETRY_SECONDS, self._want_sweep)
+        except DatabaseAway as error:
+            self._postpone(error, self._want_sweep)
             return None
         if not left:
+            # Reading says nothing where it is writing that fails, as on a full disk.
+            if not self._postponed:
+                self._outage.succeeded()
             return None
         self._work.extend(left)
         if len(left) == SWEEP_ROWS:
@@ -254,19 +262,34 @@ class UserGate(Actor):
             self._running -= 1
             self._in_flight.set(self._running)
             self._making.difference_update(job.dids)
-            if isinstance(job.error, (DatabaseAway, *PASSING)):
-                log.warning("users could not be made, trying again", reason=str(job.error))
+            if isinstance(job.error, DatabaseAway):
+                self._postponed += 1
+                self._postpone(job.error, partial(self._again, job))
+                continue
+            if isinstance(job.error, PASSING):
+                self._postponed += 1
                 self.context.after(RETRY_SECONDS, partial(self._again, job))
                 continue
+            if isinstance(job.error, RunReplaced):
+                self.context.give_up(str(job.error), 75)
             if job.error is not None:
                 raise job.error
+            self._outage.succeeded()
             self.context.crash_point("user_gate.created")
             self._created.add(job.made)
             self._known.update(job.dids)
             self._answer(set(job.dids), job.made)
         self._dispatch()
 
+    def _postpone(self, away: DatabaseAway, again: Callable[[], None]) -> None:
+        """Try again later, as long as an outage may last."""
+        pause = self._outage.failed(away)
+        if self._outage.seconds > self._settings.session.outage_seconds:
+            self.context.give_up(f"PostgreSQL has made no users since: {away}", 69)
+        self.context.after(pause, again)
+
     def _again(self, job: _Job) -> None:
+        self._postponed -= 1
         self._wanted.update(dict.fromkeys(job.dids))
         if job.rows:
             self._want_sweep()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.address import Address
 from engine.clock import Clock
@@ -246,6 +246,15 @@ class Context:
     def fail(self, message: str, exit_code: int) -> None:
         """Tell the supervisor that the run cannot go on, in one line, and with which exit code."""
         self._exchange.carrier.report(Fail(message, exit_code))
+
+    def give_up(self, message: str, exit_code: int) -> NoReturn:
+        """`fail`, and end this actor here: what its handler worked on is neither acked nor a fault.
+
+        Raises:
+            Stopping: always; let it pass through.
+        """
+        self.fail(message, exit_code)
+        raise Stopping(message)
 
     def stop(self) -> None:
         """End this actor after the handler that runs now."""

@@ -49,7 +49,7 @@ class AskFailed(EngineError):
 
 
 class Stopping(EngineError):
-    """A stop was asked for while a handler waited.
+    """A stop was asked for while a handler waited, or the handler itself has given up the run.
 
     Let it pass through: the engine takes it as the end of the handler, and what the handler
     worked on is neither acked nor counted as a fault.

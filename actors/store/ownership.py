@@ -4,18 +4,18 @@ import threading
 import time
 from typing import Any, Final
 
-import structlog
 from psycopg import Connection
 
 from actors.store.fence import OWNER_LOCK, raise_epoch
 from actors.store.migrate import bring_up_to_date
+from actors.store.outage import Outage
 from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.rights import demand_rights
 from actors.store.session import DatabaseAway, SessionSettings, away, open_session
 
-log = structlog.get_logger()
-
 KEEP_SECONDS: Final = 5.0
+LONGEST_PAUSE: Final = 30.0
+CLOSE_SECONDS: Final = 2.0
 # A server takes a moment to notice that the process that held the lock is dead.
 GRACE_SECONDS: Final = 2.0
 _PAUSE: Final = 0.05
@@ -61,13 +61,25 @@ class Ownership:
         return epoch, None if row is None else str(row[0])
 
     def close(self) -> None:
-        """Let the database go; the end of the process does the same."""
+        """Let the database go; the end of the process does the same.
+
+        Waits a moment at most, as a server that is away may hold up the thread for longer.
+        """
         self._closed.set()
         if self._keeper is not None:
-            self._keeper.join()
+            self._keeper.join(CLOSE_SECONDS)
 
     def _keep(self, connection: Connection[Any]) -> None:
-        while not self._closed.wait(KEEP_SECONDS):
+        outage = Outage(
+            "the lock on the database is not held",
+            "the lock on the database is held again",
+            time.monotonic,
+            first=KEEP_SECONDS,
+            longest=max(KEEP_SECONDS, LONGEST_PAUSE),
+        )
+        pause = KEEP_SECONDS
+        while not self._closed.wait(pause):
+            pause = KEEP_SECONDS
             try:
                 with away():
                     connection.execute("SELECT 1")
@@ -77,7 +89,10 @@ class Ownership:
             try:
                 connection = self._lock()
             except (DatabaseAway, DatabaseRefused) as error:
-                log.warning("the lock on the database is not held", reason=str(error))
+                if not self._closed.is_set():
+                    pause = outage.failed(error)
+            else:
+                outage.succeeded()
         connection.close()
 
     def _lock(self) -> Connection[Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+import structlog
 
 from actors.store import ownership
 from actors.store.fence import OWNER_LOCK
@@ -154,6 +155,56 @@ def test_a_server_that_cuts_the_connection_again_does_not_end_the_keeping(
         (before,) = lock_holders(connection)
         connection.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
         wait_until(lambda: cut.is_set() and bool(lock_holders(connection)), "held again")
+
+
+def test_a_lock_that_is_not_held_for_a_while_is_two_lines(
+    owners: list[Ownership], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner_of(owners, database, "process 1").take()
+    attempts = 0
+
+    def open_or_not(settings: SessionSettings, actor: str) -> Connection:
+        nonlocal attempts
+        attempts += 1
+        if attempts < 4:
+            raise DatabaseAway("there is no server")
+        return open_session(settings, actor)
+
+    monkeypatch.setattr(ownership, "open_session", open_or_not)
+    with structlog.testing.capture_logs() as lines, session(database, "observer") as connection:
+        (before,) = lock_holders(connection)
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+        wait_until(lambda: len(lines) == 2, "held again")
+    assert attempts == 4
+    assert [line["event"] for line in lines] == [
+        "the lock on the database is not held",
+        "the lock on the database is held again",
+    ]
+    assert lines[0]["reason"] == "there is no server"
+
+
+def test_an_owner_that_lets_go_has_nothing_to_say_of_the_end_of_the_server(
+    owners: list[Ownership], database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = owner_of(owners, database, "process 1")
+    owner.take()
+    stuck, go_on = threading.Event(), threading.Event()
+
+    def wait_and_fail(_settings: SessionSettings, _actor: str) -> Connection:
+        stuck.set()
+        go_on.wait(SECONDS)
+        raise DatabaseAway("the database system is shutting down")
+
+    monkeypatch.setattr(ownership, "open_session", wait_and_fail)
+    monkeypatch.setattr(ownership, "CLOSE_SECONDS", 0.01)
+    with structlog.testing.capture_logs() as lines, session(database, "observer") as connection:
+        (before,) = lock_holders(connection)
+        connection.execute("SELECT pg_terminate_backend(%s, 10000)", [before])
+        assert stuck.wait(SECONDS)
+        owner.close()
+        go_on.set()
+        wait_until(lambda: "ownership" not in {t.name for t in threading.enumerate()}, "its end")
+    assert lines == []
 
 
 def test_a_database_that_goes_away_while_it_is_taken_is_away(

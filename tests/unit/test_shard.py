@@ -18,7 +18,7 @@ from actors.store.session import SessionSettings
 from actors.user_gate import UserGate, UserGateSettings
 from engine.actor import Actor
 from engine.address import Address
-from engine.control import Drain, Fail
+from engine.control import Drain, Fail, Fault
 from engine.topology import Edge, EdgeKind
 from tests import tables
 from tests.reference import Reference
@@ -158,16 +158,49 @@ def test_a_database_that_writes_nothing_for_a_while_is_waited_for(
 
 
 def test_a_database_that_writes_nothing_for_too_long_ends_the_run(
-    database: str, connection: psycopg.Connection[Any], feed: Feed
+    database: str,
+    connection: psycopg.Connection[Any],
+    feed: Feed,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     fill_the_disk(connection)
-    with stage(database, outage_seconds=0.5) as harness:
-        harness.spawn("feeder", Feeder, feed)
-        harness.until(lambda: bool(harness.of("shard-0", Fail)))
-        said = harness.of("shard-0", Fail)[0]
-    assert isinstance(said, Fail)
+    said = ended_in_order(database, feed, outage_seconds=0.5)
     assert said.exit_code == 69
     assert "no space left" in said.message
+    written = capfd.readouterr()
+    assert "Traceback" not in written.out + written.err
+    assert (written.out + written.err).count("PostgreSQL is away") == 1
+
+
+def test_a_shard_of_a_run_that_was_replaced_ends_it_without_a_traceback(
+    database: str,
+    connection: psycopg.Connection[Any],
+    feed: Feed,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    # The shard has claimed its generation, and finds at its first batch that it is of no use.
+    connection.execute(
+        "CREATE FUNCTION replace() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " UPDATE engine_epoch SET epoch = epoch + 1; RETURN NULL; END $$;"
+        " CREATE TRIGGER replace AFTER INSERT ON engine_fences FOR EACH STATEMENT"
+        " EXECUTE FUNCTION replace()"
+    )
+    said = ended_in_order(database, feed)
+    assert (said.exit_code, "has been replaced by run 8" in said.message) == (75, True)
+    written = capfd.readouterr()
+    assert "Traceback" not in written.out + written.err
+
+
+def ended_in_order(database: str, feed: Feed, **options: float) -> Fail:
+    """Feed a shard that ends its run; returns what it said of that."""
+    with stage(database, **options) as harness:
+        harness.spawn("feeder", Feeder, feed)
+        harness.until(lambda: bool(harness.of("shard-0", Fail)))
+        (said,) = harness.of("shard-0", Fail)
+        assert harness.bury("shard-0", crashed=False) == 0
+        assert harness.of("shard-0", Fault) == []
+    assert isinstance(said, Fail)
+    return said
 
 
 def test_a_drained_shard_has_applied_what_it_held(

@@ -16,7 +16,7 @@ from actors.store.session import SessionSettings
 from actors.user_gate import UserGate, UserGateSettings
 from engine.actor import Actor
 from engine.address import Address
-from engine.control import Progress
+from engine.control import Fail, Fault, Progress
 from engine.message import Codec
 from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
@@ -64,9 +64,13 @@ def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @contextmanager
-def stage(database: str, askers: int, **settings: int) -> Iterator[Harness]:
+def stage(
+    database: str, askers: int, *, outage_seconds: float = 60.0, **settings: int
+) -> Iterator[Harness]:
     limits = {"max_concurrent_user_creations": 10, "batch_users": 500, "known_cache": 10_000}
-    gate = UserGateSettings(SessionSettings(database), **{**limits, **settings})
+    gate = UserGateSettings(
+        SessionSettings(database, outage_seconds=outage_seconds), **{**limits, **settings}
+    )
     edges = [
         Edge(f"asker-{index}", "user_gate", kind, messages=64)
         for index in range(askers)
@@ -171,6 +175,71 @@ def test_a_gate_outlasts_a_database_that_ends_its_sessions(
         harness.spawn("asker-1", Asker, Script(asks=((did(2),),)))
         harness.until(lambda: bool(harness.reports("asker-1")))
     assert users(connection) == 2
+
+
+def refuse_users(connection: psycopg.Connection[Any]) -> None:
+    """From now on no user is made, as on a full disk, and the attempts are counted."""
+    connection.execute(
+        "CREATE SEQUENCE refused;"
+        " CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM nextval('refused'); RAISE EXCEPTION 'no space left' USING ERRCODE = '53100';"
+        " END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON users FOR EACH STATEMENT"
+        " EXECUTE FUNCTION refuse()"
+    )
+
+
+def refusals(connection: psycopg.Connection[Any]) -> int:
+    row = connection.execute("SELECT last_value FROM refused WHERE is_called").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def test_an_outage_is_a_line_at_its_beginning_and_a_line_at_its_end(
+    database: str, connection: psycopg.Connection[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    refuse_users(connection)
+    leave_work(connection, [did(1)], [did(2)])
+    with stage(database, 1, batch_users=1) as harness:
+        harness.spawn("asker-0", Asker, Script(asks=((did(3),),)))
+        harness.until(lambda: refusals(connection) >= 8)
+        connection.execute("DROP TRIGGER refuse ON users")
+        harness.until(lambda: bool(harness.reports("asker-0")) and outbox.depth(connection) == 0)
+    assert users(connection) == 3
+    said = capfd.readouterr()
+    for line in ("PostgreSQL is away", "PostgreSQL is back"):
+        assert (said.out + said.err).count(line) == 1
+
+
+def test_a_gate_that_can_make_no_users_for_too_long_ends_the_run_without_a_traceback(
+    database: str, connection: psycopg.Connection[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    refuse_users(connection)
+    leave_work(connection, [did(1)])
+    with stage(database, 0, outage_seconds=0.5) as harness:
+        harness.until(lambda: bool(harness.of("user_gate", Fail)))
+        (said,) = harness.of("user_gate", Fail)
+        assert harness.bury("user_gate", crashed=False) == 0
+        assert harness.of("user_gate", Fault) == []
+    assert isinstance(said, Fail)
+    assert said.exit_code == 69
+    assert "no space left" in said.message
+    written = capfd.readouterr()
+    assert "Traceback" not in written.out + written.err
+
+
+def test_a_gate_of_a_run_that_was_replaced_ends_it_without_a_traceback(
+    database: str, connection: psycopg.Connection[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with stage(database, 1) as harness:
+        connection.execute("UPDATE engine_epoch SET epoch = epoch + 1")
+        harness.spawn("asker-0", Asker, Script(asks=((did(1),),)))
+        harness.until(lambda: bool(harness.of("user_gate", Fail)))
+        (said,) = harness.of("user_gate", Fail)
+        assert harness.bury("user_gate", crashed=False) == 0
+    assert isinstance(said, Fail)
+    assert (said.exit_code, "has been replaced by run 8" in said.message) == (75, True)
+    written = capfd.readouterr()
+    assert "user_gate (generation 1) ends" not in written.out + written.err
 
 
 def leave_work(connection: psycopg.Connection[Any], *dids: list[str]) -> list[int]:
