@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from engine.address import Address
@@ -9,6 +10,8 @@ from engine.clock import Clock
 from engine.deadletter import DeadLetter, DeadLetterSink
 from engine.envelope import Kind
 from engine.errors import TransportFault
+
+logger = logging.getLogger(__name__)
 
 
 class Burial:
@@ -51,6 +54,12 @@ class Burial:
                 reason=f"delivered by itself, it killed {receiver} again and again",
                 body=body,
             )
+        )
+        logger.error(
+            "a message for %s of %d bytes killed it again and again: it is a dead letter now, and"
+            " the stream goes on without it",
+            receiver,
+            len(body),
         )
 
     def close(self) -> None:
