@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from actors import capture
@@ -23,9 +24,11 @@ class CaptureSource:
     async def read(self, cursor: int | None, deliver: Deliver) -> Ending:
         """See `Upstream`; a cursor of None reads all. Ends as EXHAUSTED where all was read."""
         try:
-            frames = capture.read(self.path)
+            frames, passed = capture.read(self.path), None
+            if cursor is not None:
+                frames, passed = _after(cursor, frames)
             count = 0
-            for frame in frames if cursor is None else _after(cursor, frames):
+            for frame in frames:
                 if count == 0:
                     await deliver(Opened())
                 await deliver(frame)
@@ -36,17 +39,22 @@ class CaptureSource:
                 await deliver(Opened())
         except capture.CaptureError as error:
             return Ending(End.BROKEN, str(error))
-        return Ending(End.EXHAUSTED, "the capture has been read to its end")
+        reason = "the capture has been read to its end"
+        return Ending(End.EXHAUSTED, reason, passed=passed if count == 0 else None)
 
 
-def _after(cursor: int, frames: Iterator[bytes]) -> Iterator[bytes]:
-    """The frames from the first event after the cursor on; broken ones before it are left out."""
+def _after(cursor: int, frames: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+    """The frames from the first event after the cursor on, and the highest number before that.
+
+    Broken ones before it are left out.
+    """
+    passed = -1
     for frame in frames:
         try:
             seq = peek(frame).seq
         except WireError:
             continue
         if seq is not None and seq > cursor:
-            yield frame
-            yield from frames
-            return
+            return chain((frame,), frames), passed
+        passed = max(passed, -1 if seq is None else seq)
+    return frames, passed

@@ -12,6 +12,7 @@ from collections import deque
 from functools import partial
 from typing import Final
 
+from actors.beginning import begin
 from actors.connector import TRIES, Connector
 from actors.ingest_metrics import IngestMetrics
 from actors.ingest_setup import DATA_ERROR, EXIT_CODES, REPLACED, IngestSetup
@@ -27,7 +28,6 @@ from actors.summary import summarise
 from actors.upstream import End, Ending, Opened
 from actors.vitals import UNKNOWN_LAG
 from config.source import Source, Start
-from config.units import show_duration
 from engine.actor import Actor
 from engine.address import Address
 from engine.context import Context
@@ -104,11 +104,11 @@ class Ingest(Actor):
     def on_start(self) -> None:
         context = self.context
         try:
-            saved = self._claim()
+            saved, insists = self._claim()
         except (CheckpointError, CheckpointUnusable, Fenced) as error:
             context.fail(str(error), EXIT_CODES[type(error)])
             return
-        self._begin_where(saved)
+        self._begin_where(saved, insists=insists)
         for window in self._windows:
             context.on_ack(window.address, partial(self._acked, window))
         self._began = self._quiet_since = context.clock.monotonic()
@@ -131,14 +131,19 @@ class Ingest(Actor):
         if up:
             self._resume()
 
-    def _claim(self) -> Saved | None:
-        """Take the checkpoint over; the database may be away for a while, as in an outage."""
-        context = self.context
+    def _claim(self) -> tuple[Saved | None, bool]:
+        """Take the checkpoint over; the database may be away for a while, as in an outage.
+
+        Returns it, and whether the start of this run wins over it.
+        """
+        context, position = self.context, self._position
         deadline = context.clock.monotonic() + self.settings.settings.database.outage_seconds
         failures = 0
         while True:
             try:
-                return self._position.claim()
+                saved = position.claim()
+                # A generation that died before it saved had not begun.
+                begun = context.generation > 1 and position.saved_in_this_run()
             except CheckpointError as error:
                 if context.clock.monotonic() > deadline:
                     raise
@@ -146,36 +151,24 @@ class Ingest(Actor):
                     _log.warning("%s; trying again", error)
                 failures += 1
                 context.wait(min(5.0, 0.2 * 2**failures))
+            else:
+                return saved, self.settings.start_is_explicit and not begun
 
-    def _begin_where(self, saved: Saved | None) -> None:
-        """Decide where the stream goes on, and say it."""
-        name, start = self._source.address, self._start
-        explicit = self.settings.start_is_explicit and self.context.generation == 1
-        if saved is not None and not explicit:
-            self._sequence.last = self._position.durable
-            self._sequence.time = saved.last_event_time
-            _log.info("going on with %s after event %d", name, saved.cursor)
-            return
-        if saved is not None:
-            _log.warning(
-                "the checkpoint %d of %s is given up for the start asked for", saved.cursor, name
-            )
-        last = -1
-        match start.kind:
-            case "live":
-                self._live = True
-                _log.info("starting with what %s sends from now on", name)
-            case "oldest":
-                _log.info("starting with the oldest event that %s holds", name)
-            case "cursor":
-                last = start.cursor - 1
-                _log.info("starting with event %d of %s", start.cursor, name)
-            case "since":
-                self._search(self.context.clock.now() - start.seconds)
-                _log.info("starting %s back from now in %s", show_duration(start.seconds), name)
-        self._sequence.last = last
-        searching = self._moment is not None
-        self._position.begin_at(last, replace=explicit and not (self._live or searching))
+    def _begin_where(self, saved: Saved | None, *, insists: bool) -> None:
+        """Begin after the checkpoint, or where this run was asked to."""
+        beginning = begin(
+            saved,
+            self._start,
+            insists=insists,
+            name=self._source.address,
+            now=self.context.clock.now(),
+        )
+        self._live = beginning.live
+        self._sequence.begin(beginning.last, beginning.time, beginning.asked)
+        if beginning.chosen:
+            self._position.begin_at(beginning.last, replace=insists, proven=False)
+        if beginning.moment is not None:
+            self._search(beginning.moment)
 
     def _search(self, moment: float) -> None:
         """Go on with the events from a moment on."""
@@ -220,12 +213,14 @@ class Ingest(Actor):
             return True
         self._connector.drop(self._intake.why)
         if verdict is Verdict.RENUMBERED:
-            known = self._sequence.time
+            known, asked = self._sequence.time, self._sequence.asked
             moment = (self.context.clock.now() if known is None else known) - REWIND_SECONDS
             _log.error(
-                "%s numbers its events anew: what follows event %d is looked for by its time",
+                "%s numbers its events anew: what follows event %d is looked for by its time"
+                if asked is None
+                else "%s is not at the cursor %d yet that was asked for: going on at its newest",
                 self._source.address,
-                self._sequence.last,
+                self._sequence.last if asked is None else asked,
             )
             self._search(moment)
         return True
@@ -247,7 +242,7 @@ class Ingest(Actor):
                     self._block()
                     return False
                 self._moment = None
-                self._sequence.last = cursor or -1
+                self._sequence.begin(cursor or -1, self._sequence.time)
                 self._position.begin_at(cursor or -1, replace=True)
                 _log.info("the events looked for come after number %d", cursor)
             case Ending():
@@ -259,6 +254,9 @@ class Ingest(Actor):
         name = self._source.address
         if self._connector.stopped:
             pass
+        elif (short := self._sequence.short(ending.passed)) is not None:
+            self._stop_reading()
+            self.context.fail(f"{name} {short}: give --from-start, or a lower --cursor", DATA_ERROR)
         elif ending.end is End.EXHAUSTED:
             self._complete = True
             _log.info("%s has been read to its end", name)
@@ -356,7 +354,10 @@ class Ingest(Actor):
             reading = self._connector.open and self._may_read() and self._io.queued == (0, 0)
             if self._is_capture or not reading or now - self._quiet_since < self._idle_seconds:
                 return
-            _log.info("caught up with %s: nothing new for a while", self._source.address)
+            name, asked = self._source.address, self._sequence.asked
+            if asked is not None:
+                _log.warning("%s sent nothing from the cursor %d on", name, asked)
+            _log.info("caught up with %s: nothing new for a while", name)
             self._complete = True
             self._stop_reading()
         self._intake.flush()
@@ -378,7 +379,7 @@ class Ingest(Actor):
         self.context.finish(
             summary
             | {
-                "checkpoint": self._position.durable,
+                "checkpoint": self._position.saved or 0,
                 "seconds": round(seconds, 3),
                 "events_per_second": round(rate, 1),
             }

@@ -131,7 +131,7 @@ class Intake:
         if seq is None or did is None:
             return self._without_owner(seen)
         sequence = self._sequence
-        if seq <= sequence.last:
+        if seq <= sequence.last and not self._goes_back(seq):
             return self._old(seen)
         if (self._first or self.skip_before is not None) and not self._look_closer(seen, seq):
             return Verdict.TAKEN
@@ -240,6 +240,21 @@ class Intake:
             return Verdict.RENUMBERED
         return Verdict.TAKEN
 
+    def _goes_back(self, seq: int) -> bool:
+        """Whether the stream goes on at this event, as the cursor asked for lies beyond it."""
+        sequence = self._sequence
+        if not sequence.asked_too_much(seq):
+            return False
+        _log.error(
+            "%s is at event %d, before the cursor %d that was asked for: going on at its events",
+            self._host,
+            seq,
+            sequence.asked,
+        )
+        sequence.begin(seq - 1)
+        self._position.begin_at(seq - 1, replace=True)
+        return True
+
     def _say(self, level: int, text: str, *values: object) -> None:
         """Log what the upstream caused, as long as it does not cause too much."""
         self._lines += 1
@@ -254,6 +269,7 @@ class Intake:
         sequence = self._sequence
         if self._first:
             self._first = False
+            sequence.asked = None
             if sequence.last < 0:
                 self._position.begin_at(seq - 1)
             more = min(self._stepped, seq - sequence.last - 1) - 1

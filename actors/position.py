@@ -28,7 +28,7 @@ class Position:
     Attributes:
         durable: the low-watermark; -1 before the first event.
         durable_time: Unix time of its event, to within the events that were marked together.
-        saved: the cursor that the database holds, as far as we know; None for none of this run.
+        saved: the cursor that the database holds, as far as we know; None for none.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -36,6 +36,7 @@ class Position:
         self._watermark = Watermark(-1)
         self._marks: deque[tuple[int, float]] = deque()
         self._replace = False
+        self._unproven: int | None = None
         self._failures = 0
         self._retry_at = float("-inf")
         self.durable_time: float | None = None
@@ -54,12 +55,20 @@ class Position:
             self.durable_time, self.saved = saved.last_event_time, saved.cursor
         return saved
 
-    def begin_at(self, cursor: int, *, replace: bool = False) -> None:
-        """Begin after a cursor, with nothing taken in; `replace` what is saved, even if later."""
+    def saved_in_this_run(self) -> bool:
+        """See Checkpoint. Raises CheckpointError."""
+        return self._checkpoint.saved_in_this_run()
+
+    def begin_at(self, cursor: int, *, replace: bool = False, proven: bool = True) -> None:
+        """Begin after a cursor, with nothing taken in; `replace` what is saved, even if later.
+
+        One that is not `proven`, as no event of the source has told of it, is never saved itself.
+        """
         self._watermark = Watermark(cursor)
         self._marks.clear()
         self._replace = self._replace or replace
-        self.durable_time = self.saved = None
+        self._unproven = None if proven else cursor
+        self.durable_time = None
 
     @property
     def durable(self) -> int:
@@ -96,7 +105,10 @@ class Position:
     @property
     def unsaved(self) -> bool:
         """Whether a save would change something."""
-        return self._replace or (self.durable >= 0 and self.durable != self.saved)
+        durable = self.durable
+        return durable != self._unproven and (
+            self._replace or (durable >= 0 and durable != self.saved)
+        )
 
     def save(self, now: float, *, hurry: bool = False) -> bool:
         """Save the low-watermark if there is anything new; True once nothing is unsaved.

@@ -36,10 +36,13 @@ class Sequence:
     """The position in one host's numbering.
 
     `last` is the number of the last event taken (-1 for none), `time` its Unix time, where known.
+    `asked` is the cursor that `last` stands for, as long as nothing proves that the host has ever
+    counted so far: no event past it, and no known time.
     """
 
     last: int = -1
     time: float | None = None
+    asked: int | None = None
     announced_outdated: bool = False
     _signs: int = 0
 
@@ -47,6 +50,10 @@ class Sequence:
     def cursor(self) -> int:
         """What to ask the source for to go on. It may send the event of this number again."""
         return max(self.last, 0)
+
+    def begin(self, last: int, time: float | None = None, asked: int | None = None) -> None:
+        """Go on after another event."""
+        self.last, self.time, self.asked = last, time, asked
 
     def connected(self) -> None:
         """A new connection: nothing has come on it."""
@@ -61,6 +68,24 @@ class Sequence:
         if self.announced_outdated or (seconds is not None and seconds > GAP_SECONDS):
             return Gap(self.last, seq, seconds)
         return None
+
+    def asked_too_much(self, seq: int) -> bool:
+        """Judge an event by its number: whether the host is not yet at the cursor asked for.
+
+        That is certain with the first event: a source sends none that is before its cursor.
+        """
+        return self.asked is not None and seq < self.last
+
+    def short(self, end: int | None) -> str | None:
+        """Say how a stream that ended with that event (-1: with none) ended before our place.
+
+        None where it did not.
+        """
+        wanted = self.last if self.asked is None else self.asked
+        if end is None or end >= wanted:
+            return None
+        held = f"ends at event {end}" if end >= 0 else "holds no event"
+        return f"{held}, before the cursor {wanted}"
 
     def restarted_at(self, time: float | None) -> bool:
         """Judge an event with a number at or before `last`: True when the host numbers anew.

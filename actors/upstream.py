@@ -58,11 +58,16 @@ class End(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The last thing that a connection delivers. `reason` is short and fit for a log line."""
+    """The last thing that a connection delivers. `reason` is short and fit for a log line.
+
+    `passed` is the number of the last event of a capture that ends before the event asked for; -1
+    where it has none.
+    """
 
     end: End
     reason: str = ""
     retry_after: float = 0.0
+    passed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

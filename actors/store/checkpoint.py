@@ -20,6 +20,11 @@ MAX_SERVICE_BYTES: Final = 255
 
 _LOAD: Final = "SELECT cursor, last_event_time FROM firehose_cursor WHERE service = %s"
 
+_SAVED_IN_THIS_RUN: Final = """
+SELECT 1 FROM firehose_cursor AS c, engine_epoch AS e
+WHERE c.service = %s AND e.epoch = %s AND c.updated_at >= e.started_at
+"""
+
 _SAVE: Final = """
 INSERT INTO firehose_cursor (service, cursor, last_event_time, updated_at)
 VALUES (%(service)s, %(cursor)s, %(time)s, now())
@@ -96,6 +101,14 @@ class Checkpoint:
                 " cursor; give --cursor, --since or --from-start, or delete the row"
             )
         return Saved(int(text), None if time is None else time.replace(tzinfo=UTC).timestamp())
+
+    def saved_in_this_run(self) -> bool:
+        """Return whether what is saved was saved since the run began. Raises CheckpointError."""
+        try:
+            values = [self._service, self._fence.epoch]
+            return self._open().execute(_SAVED_IN_THIS_RUN, values).fetchone() is not None
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
 
     def save(self, cursor: int, last_event_time: float | None) -> None:
         """Save a position unless a later one is there. Raises CheckpointError."""

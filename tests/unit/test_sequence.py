@@ -62,3 +62,24 @@ def test_one_odd_event_among_repeated_ones_is_no_new_numbering() -> None:
 def test_events_without_a_time_prove_nothing() -> None:
     sequence = Sequence(last=10**9, time=1000.0)
     assert not any(sequence.restarted_at(None) for _ in range(100))
+
+
+def test_an_event_before_the_cursor_asked_for_shows_that_the_host_is_not_there_yet() -> None:
+    sequence = Sequence()
+    sequence.begin(999_998, None, 999_999)
+    assert sequence.asked_too_much(1119)
+    # A source may send the event of the cursor itself.
+    assert not sequence.asked_too_much(999_998)
+    sequence.begin(1118)
+    assert not sequence.asked_too_much(5)
+
+
+def test_a_stream_is_short_when_it_ends_before_what_is_wanted_of_it() -> None:
+    sequence = Sequence()
+    assert sequence.short(-1) is None
+    sequence.begin(99, None, 100)
+    assert sequence.short(None) is None
+    assert sequence.short(99) == "ends at event 99, before the cursor 100"
+    assert sequence.short(-1) == "holds no event, before the cursor 100"
+    sequence.begin(99, 1000.0)
+    assert sequence.short(99) is None
