@@ -385,11 +385,16 @@ class Ingest(Actor):
             }
         )
 
+    def _in_touch(self, now: float) -> bool:
+        """Whether all that the source has to send has come, or is coming."""
+        silent = now - self._quiet_since >= self._idle_seconds
+        return self._connector.open and self._may_read() and (self._intake.heard or silent)
+
     def _measure(self) -> None:
         """Set the gauges that are not kept up to date all the time."""
-        metrics, connected = self._metrics, self._connector.open
-        metrics.connected.set(float(connected))
+        metrics, clock = self._metrics, self.context.clock
+        metrics.connected.set(float(self._connector.open))
         metrics.checkpoint.set(self._position.saved or 0)
-        lag = self._position.lag(self.context.clock.now(), connected=connected)
+        lag = self._position.lag(clock.now(), in_touch=self._in_touch(clock.monotonic()))
         metrics.lag.set(UNKNOWN_LAG if lag is None else lag)
         metrics.measure(self._windows)

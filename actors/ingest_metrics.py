@@ -36,7 +36,11 @@ class IngestMetrics:
         )
         self.connected = gauge(vitals.CONNECTED, "1 while the source is open")
         self.paused = gauge("ingest_paused", "1 while a disk that is nearly full holds the source")
-        self.lag = gauge(vitals.LAG, "Seconds since the oldest event that is not durable yet")
+        self.lag = gauge(
+            vitals.LAG,
+            "Age in seconds of the oldest event that is not durable; with none, the age at which"
+            " the last one came, and the time without the source on top",
+        )
         self.checkpoint = gauge(vitals.CHECKPOINT, "The saved cursor")
         self.lag.set(vitals.UNKNOWN_LAG)
         self._drops: dict[str, Counter] = {}

@@ -166,7 +166,7 @@ class Intake:
         time = unix_time(text)
         if time is not None and time <= now + CLOCK_SECONDS:
             self._sequence.time = time
-            self._position.mark(self._sequence.last, time)
+            self._position.mark(self._sequence.last, time, now)
 
     def flush(self) -> None:
         """Send what lingers, as far as there is room; the rest goes when there is."""
@@ -182,6 +182,11 @@ class Intake:
             self._position.finish(batch.positions)
         if window.due and window.frames:
             self._send(window)
+
+    @property
+    def heard(self) -> bool:
+        """Whether this connection has brought something new."""
+        return not self._first
 
     @property
     def empty(self) -> bool:

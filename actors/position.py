@@ -39,6 +39,8 @@ class Position:
         self._unproven: int | None = None
         self._failures = 0
         self._retry_at = float("-inf")
+        self._age: float | None = None
+        self._touched = 0.0
         self.durable_time: float | None = None
         self.saved: int | None = None
 
@@ -87,20 +89,28 @@ class Position:
         """The work of these events is durable."""
         self._watermark.finish(positions)
 
-    def mark(self, seq: int, time: float) -> None:
-        """Note that the event of this number was made at this Unix time."""
+    def mark(self, seq: int, time: float, now: float) -> None:
+        """Note that the event of this number was made at this Unix time, and came `now`."""
         self._marks.append((seq, time))
+        self._age, self._touched = max(0.0, now - time), now
 
-    def lag(self, now: float, *, connected: bool) -> float | None:
-        """Seconds since the oldest event that is not durable; without any, 0.0 while connected and
-        the time since the last durable event otherwise; None where none is known.
+    def lag(self, now: float, *, in_touch: bool) -> float | None:
+        """How far the index is behind, in seconds; `now` is Unix time. None where nothing is known.
+
+        That is the age of the oldest event that is not durable; where all that came is, the age
+        that the last one had when it came, and on top the time since the source was last in touch:
+        open and read, and either sending or silent for so long that it has nothing to send.
         """
         self._settle()
+        if in_touch:
+            self._touched = now
+            if self._age is None and self.durable_time is not None:
+                self._age = 0.0
         if self._marks:
             return max(0.0, now - self._marks[0][1])
-        if self.durable_time is None:
-            return None
-        return 0.0 if connected else max(0.0, now - self.durable_time)
+        if self._age is not None:
+            return self._age + max(0.0, now - self._touched)
+        return None if self.durable_time is None else max(0.0, now - self.durable_time)
 
     @property
     def unsaved(self) -> bool:

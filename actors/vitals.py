@@ -14,9 +14,9 @@ INGEST: Final = "ingest"
 EVENTS: Final = "ingest_events_total"
 """Counter: events read from the source."""
 LAG: Final = "ingest_lag_seconds"
-"""Gauge: seconds between now and the time of the oldest event that is not durable yet; 0 when all
-that came is durable and the source is connected; without a connection, the time since that of the
-last durable event; UNKNOWN_LAG as long as there was none."""
+"""Gauge: how far the index is behind, in seconds. The age of the oldest event that is not durable;
+where all that came is durable, the age at which the last event came, and the time without the
+source on top; UNKNOWN_LAG as long as there was no event."""
 UNKNOWN_LAG: Final = -1.0
 CONNECTED: Final = "ingest_connected"
 """Gauge: 1 while the source is open (a capture: until its end)."""
