@@ -181,11 +181,15 @@ def database_of(settings: Settings, *, only_look: bool = False) -> Iterator[str]
 
 def run(settings: Settings, *, as_json: bool) -> int:
     """Runs the topology to its end; returns the exit code."""
+    from actors.monitor import demand_address
     from actors.report import complete, show
     from actors.topology import build
     from engine.rundir import RunDirectory
     from engine.supervisor import Supervisor
 
+    if settings.monitor.enabled:
+        # Before anything else starts, which may take a while.
+        demand_address(settings.monitor.host, settings.monitor.port)
     with RunDirectory() as folder:
         topology = build(settings, folder.path, _logging(settings))
         with progress(settings, as_json=as_json) as tick:
@@ -195,6 +199,9 @@ def run(settings: Settings, *, as_json: bool) -> int:
         if not as_json:
             click.echo(show(report))
         click.echo(json.dumps(report))
+    if outcome.exit_code:
+        # What went wrong stands above all that it took to stop.
+        return _refuse(f"{outcome.message} (exit code {outcome.exit_code})", outcome.exit_code)
     return exit_code(settings, outcome)
 
 

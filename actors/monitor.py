@@ -15,9 +15,10 @@ import msgspec
 import structlog
 
 from actors.exposition import CONTENT_TYPE, render
-from actors.pages import Page, PageServer
+from actors.pages import Page, PageServer, listen
 from actors.verdict import Received, health, readiness
 from engine.actor import Actor
+from engine.child import ServiceFailed
 from engine.clock import Clock
 from engine.context import Context
 from engine.status import Status
@@ -25,6 +26,8 @@ from engine.status import Status
 CHECK_SECONDS: Final = 1.0
 PROBE_SECONDS: Final = 3.0
 PROBE_STALE_SECONDS: Final = 20.0
+EXIT_TRY_LATER: Final = 75
+EXIT_NO_PERMISSION: Final = 77
 EXIT_CONFIG: Final = 78
 _INDEX: Final = (
     b"/metrics  for Prometheus\n"
@@ -52,6 +55,29 @@ class MonitorOptions:
     probe: Callable[[], str] | None = None
 
 
+def demand_address(host: str, port: int) -> None:
+    """Raise ServiceFailed where the pages could not be served there; nothing is served yet."""
+    try:
+        listen(host, port).close()
+    except OSError as error:
+        raise _refused(host, port, error) from error
+
+
+def _refused(host: str, port: int, error: OSError) -> ServiceFailed:
+    off = "SKYSHARD_MONITOR__ENABLED=false"
+    if error.errno == errno.EADDRINUSE:
+        return ServiceFailed(
+            f"{host} port {port} is taken (by another skyshard?): set SKYSHARD_MONITOR__PORT=0 for"
+            f" any free one, or {off}",
+            EXIT_TRY_LATER,
+        )
+    return ServiceFailed(
+        f"the monitor cannot listen on {host} port {port} ({error.strerror or error}): set"
+        f" SKYSHARD_MONITOR__HOST or SKYSHARD_MONITOR__PORT, or {off}",
+        EXIT_NO_PERMISSION if isinstance(error, PermissionError) else EXIT_CONFIG,
+    )
+
+
 class Monitor(Actor):
     """Give it `wants_status=True` in its child spec."""
 
@@ -69,18 +95,11 @@ class Monitor(Actor):
         }
 
     def on_start(self) -> None:
-        where = f"{self.settings.host} port {self.settings.port}"
         try:
             url = self._pages.start()
         except OSError as error:
-            why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error}"
-            self.context.fail(
-                f"the monitor's address {where} {why}; set monitor.port (0: any free one)"
-                " or monitor.enabled = false",
-                EXIT_CONFIG,
-            )
-            self.context.stop()
-            return
+            refused = _refused(self.settings.host, self.settings.port, error)
+            self.context.give_up(refused.message, refused.exit_code)
         log.info("monitor listens", url=url)
         self._probe.start()
         self._check()

@@ -24,6 +24,12 @@ class Page(NamedTuple):
     body: bytes
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections there. Raises OSError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+
+
 class PageServer:
     """Serves in a thread of its own, with an event loop of its own.
 
@@ -42,8 +48,7 @@ class PageServer:
 
     def start(self) -> str:
         """Binds and serves; returns the URL. Raises OSError when the address cannot be had."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        self._socket = socket.create_server((self._host, self._port), family=family, backlog=64)
+        self._socket = listen(self._host, self._port)
         self._thread.start()
         self._serving.wait(REQUEST_SECONDS)
         port = self._socket.getsockname()[1]

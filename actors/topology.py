@@ -68,13 +68,16 @@ def build(settings: Settings, run_dir: Path, logging: Callable[[str], None]) -> 
         lock_timeout_seconds=settings.database.lock_timeout_seconds,
         outage_seconds=settings.database.outage_seconds,
     )
+    ownership = Ownership(session, f"process {os.getpid()} on {socket.gethostname()}")
     return Topology(
         groups=_groups(settings, database, session),
         edges=EDGES,
         messages=MESSAGES,
         dead_letters=DeadLetters(session),
         logging=logging,
-        epoch=partial(_begin, settings, database, session),
+        epoch=partial(_begin, settings, database, ownership),
+        # Before the embedded server stops: what holds on to it then calls that an outage.
+        closing=ownership.close,
     )
 
 
@@ -160,11 +163,9 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
     return tuple(groups)
 
 
-def _begin(settings: Settings, database: Database, session: SessionSettings) -> int:
+def _begin(settings: Settings, database: Database, ownership: Ownership) -> int:
     """Check the database, take it for this run, and begin an epoch; returns its number."""
-    check_database(database, connect_seconds=session.connect_seconds)
-    holder = f"process {os.getpid()} on {socket.gethostname()}"
-    ownership = Ownership(session, holder)
+    check_database(database, connect_seconds=settings.database.connect_seconds)
     with mendable(database.label):
         epoch, before = ownership.take(count_indexes=settings.index.count_indexes)
     log.info("run begins", run=epoch, database=database.label)

@@ -147,10 +147,18 @@ class Ladder:
     """Takes all wards down, the last started first.
 
     A rung is a group, or one child of a group whose children depend on their predecessors.
+    `closing` is called once, when no actor is left and services are yet to be stopped.
     """
 
-    def __init__(self, wards: Sequence[Ward], send: Send, now: float) -> None:
+    def __init__(
+        self,
+        wards: Sequence[Ward],
+        send: Send,
+        now: float,
+        closing: Callable[[], None] | None = None,
+    ) -> None:
         self._send = send
+        self._closing = closing
         self._rungs = _rungs(wards)
         self._endings: list[Ending | ServiceEnding] = []
         self._hurried = 0
@@ -190,9 +198,18 @@ class Ladder:
     def _descend(self, now: float) -> None:
         while True:
             self._endings = [ending for ending in self._endings if ending.ward.alive]
-            if self._endings or not self._rungs:
+            if self._endings:
+                return
+            if not self._rungs or isinstance(self._rungs[0][0], ServiceWard):
+                self._close()
+            if not self._rungs:
                 return
             self._enter(self._rungs.pop(0), now)
+
+    def _close(self) -> None:
+        closing, self._closing = self._closing, None
+        if closing is not None:
+            closing()
 
     def _enter(self, rung: Sequence[Ward], now: float) -> None:
         for ward in rung:

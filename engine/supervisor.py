@@ -94,6 +94,7 @@ class Supervisor:
         self._starter = Starter(topology, self._wards)
         self._ladder: Ladder | None = None
         self._outcome: Outcome | None = None
+        self._was_signalled = False
         self._born_at = self._next_tick = 0.0
         longest = max((len(ward.name) for ward in self._wards), default=0)
         if len(control_endpoint(run_dir)) + longest + len(".0000000000") > LONGEST_PATH:
@@ -255,8 +256,11 @@ class Supervisor:
             log.info(f"{names[0]}: shutting down", signal=names[0])
             self._stop(Outcome(0, f"stopped by {names[0]}", names[0]), now)
         else:
-            log.warning(f"{names[0]} again: hurrying the shutdown", signal=names[0])
+            again = f"{names[0]} again: hurrying the shutdown"
+            first = f"{names[0]}: hurrying the shutdown that is under way"
+            log.warning(again if self._was_signalled else first, signal=names[0])
             self._ladder.hurry(now)
+        self._was_signalled = True
 
     # Watching
 
@@ -331,7 +335,7 @@ class Supervisor:
                 log.error(f"shutting down: {outcome.message}", exit_code=outcome.exit_code)
         if self._ladder is None:
             self._judge.dismissals.clear()
-            self._ladder = Ladder(self._wards, self._hub.send, now)
+            self._ladder = Ladder(self._wards, self._hub.send, now, self._topology.closing)
 
     def _leave_nothing(self) -> None:
         for ward in reversed(self._wards):

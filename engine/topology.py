@@ -72,7 +72,9 @@ class Group:
 class Topology:
     """Groups in start order (services first, sinks next, the source last) and the edges.
 
-    `epoch` is called once the leading groups of services are ready, before the first actor starts.
+    `epoch` is called once the leading groups of services are ready, before the first actor starts,
+    and `closing` when the last actor has ended, before the first service stops, to give back what
+    `epoch` took, if it was called: it must return within moments and raise nothing.
     `logging` is called in every child with its name, and must be picklable, as must `dead_letters`
     and `clock`. Raises TopologyError where names clash or are unknown, or ask edges form a circle.
     """
@@ -83,6 +85,7 @@ class Topology:
     dead_letters: Callable[[], DeadLetterSink] | None = None
     logging: Callable[[str], None] | None = None
     epoch: Callable[[], int] | None = None
+    closing: Callable[[], None] | None = None
     clock: Callable[[], Clock] | None = None
 
     def __post_init__(self) -> None:

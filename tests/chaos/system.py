@@ -208,6 +208,7 @@ def topology_of(raw: dict[str, Any], arena: Path) -> Topology:
         dead_letters=functools.partial(FileDeadLetters, arena / "letters"),
         logging=log_as_json,
         epoch=lambda: int(raw.get("epoch", 0)),
+        closing=lambda: trace(arena, "closing"),
     )
 
 

@@ -244,7 +244,7 @@ def test_a_service_that_cannot_work_ends_the_run_with_its_own_words_and_code(
         outcome = system.outcome()
         assert outcome["code"] == 65
         assert outcome["message"] == "the data folder is of another version"
-        assert system.traces == []
+        assert system.traces == ["closing"]
 
 
 def test_a_service_that_is_not_ready_in_time_is_killed(arena: Path) -> None:

@@ -27,6 +27,9 @@ def test_a_signal_takes_all_down_in_the_reverse_order_of_their_start(
         assert stops[0] == "ingest"
         assert sorted(stops[1:3]) == ["shard-0", "shard-1"]
         assert stops[3:] == ["gate", "db"]
+        assert system.traces.count("closing") == 1
+        assert system.traces.index("stop gate") < system.traces.index("closing")
+        assert system.traces[-1] == "stop db"
         assert not [event for event in system.events if event["level"] != "info"]
         system.wait_all_gone()
         assert list(arena.glob("run-*")) == []
@@ -97,7 +100,7 @@ def test_what_does_not_drain_in_time_is_stopped_by_sigterm(arena: Path) -> None:
         line = system.wait_for_line("ingest did not end within 0.5 s of drain")
         assert line["next"] == "SIGTERM"
         assert "stop ingest" in system.traces
-        assert system.traces[-1] == "stop gate"
+        assert system.traces[-2:] == ["stop gate", "closing"]
 
 
 def test_a_child_that_hears_nothing_is_killed_in_the_end(arena: Path) -> None:
@@ -127,6 +130,26 @@ def test_a_second_ctrl_c_takes_away_the_time_to_drain(arena: Path) -> None:
         assert system.traces[-1] == "stop db"
 
 
+def test_a_first_signal_hurries_a_shutdown_that_is_under_way_already(arena: Path) -> None:
+    slow = soldier("ingest", "drains_for_ever", drain_seconds=3600.0)
+    with supervised(arena, group("gate"), group("ingest", slow)) as system:
+        system.wait_ready("gate", "ingest")
+        system.order("gate", "finish")
+        system.wait_for_trace("drain ingest")
+        system.signal(signal.SIGTERM)
+        system.wait_for_line("SIGTERM: hurrying the shutdown that is under way")
+        assert system.outcome()["stopped_by"] == "finish"
+        assert not system.lines("again")
+
+
+def test_what_was_taken_is_given_back_where_no_service_follows(arena: Path) -> None:
+    with supervised(arena, group("gate")) as system:
+        system.wait_ready("gate")
+        system.signal(signal.SIGTERM)
+        assert system.outcome()["code"] == 0
+        assert system.traces[-2:] == ["stop gate", "closing"]
+
+
 def test_a_third_ctrl_c_kills_what_is_left(arena: Path) -> None:
     deaf = soldier("ingest", "deaf", drain_seconds=3600.0)
     with supervised(arena, group("gate"), group("ingest", deaf)) as system:
@@ -150,7 +173,7 @@ def test_a_signal_during_the_start_ends_the_run_at_once(arena: Path) -> None:
         system.pids()
         system.signal(signal.SIGTERM)
         assert system.outcome()["code"] == 0
-        assert system.traces == ["start db", "stop db"]
+        assert system.traces == ["start db", "closing", "stop db"]
         system.wait_all_gone()
 
 

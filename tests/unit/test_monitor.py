@@ -16,12 +16,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors.exposition import render
-from actors.monitor import Monitor, MonitorOptions
+from actors.monitor import Monitor, MonitorOptions, demand_address
 from actors.pages import REQUEST_BYTES, Page, PageServer
 from actors.verdict import Received, health, readiness
 from actors.vitals import CONNECTED, EVENTS, LAG, UNKNOWN_LAG, vitals
 from engine.actor import Actor
-from engine.child import ChildSpec
+from engine.child import ChildSpec, ServiceFailed
 from engine.message import Message
 from engine.metrics import Metrics
 from engine.rundir import RunDirectory
@@ -299,5 +299,15 @@ def test_a_port_in_use_ends_the_run_with_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, RunDirectory() as run:
         port = taken.getsockname()[1]
         outcome = Supervisor(_topology(tmp_path, port), run.path).run()
-    assert outcome.exit_code == 78
-    assert f"port {port} is in use; set monitor.port" in outcome.message
+    assert outcome.exit_code == 75
+    assert outcome.message == (
+        f"127.0.0.1 port {port} is taken (by another skyshard?): set SKYSHARD_MONITOR__PORT=0 for"
+        " any free one, or SKYSHARD_MONITOR__ENABLED=false"
+    )
+
+
+def test_an_address_of_another_machine_is_refused_before_anything_starts() -> None:
+    # 192.0.2.0/24 is for documentation: no machine has it (RFC 5737).
+    with pytest.raises(ServiceFailed, match=r"cannot listen on 192\.0\.2\.1 port 0") as refused:
+        demand_address("192.0.2.1", 0)
+    assert refused.value.exit_code == 78
