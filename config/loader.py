@@ -4,11 +4,12 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgspec
 
-from config.settings import RULES, HttpUrl, PostgresSize, Settings, lookup
+from config.expected import expected
+from config.settings import RULES, Settings, lookup
 from config.units import parse_duration, parse_size
 
 DEFAULTS: Final = Path(__file__).parent / "default.toml"
@@ -16,6 +17,11 @@ PREFIX: Final = "SKYSHARD_"
 # Variables of the program that are no settings: crash points, and how the tests are run.
 NOT_SETTINGS: Final = ("SKYSHARD_CRASH_", "SKYSHARD_REQUIRE_")
 DATABASE_URL: Final = "DATABASE_URL"
+# What people try, as the file of settings cannot be named in the settings.
+CONFIG_FILE: Final = "SKYSHARD_CONFIG"
+USE_CONFIG: Final = "use --config FILE"
+# From this likeness on (0 to 1) a name may be another one misspelt.
+NEAR: Final = 0.75
 SECRET: Final = frozenset({"run.database_url"})
 
 
@@ -34,13 +40,6 @@ def _known() -> dict[str, Any]:
 KNOWN: Final[Mapping[str, Any]] = _known()
 
 
-# What the patterns of the settings ask for, in words.
-_FORMS: Final[Mapping[Any, str]] = {
-    PostgresSize: "expected a size as PostgreSQL writes it, like 64kB, 256MB or 4GB",
-    HttpUrl: "expected an address like https://host",
-}
-
-
 class _Layers:
     """The values so far, and the place each came from."""
 
@@ -54,10 +53,11 @@ class _Layers:
         try:
             value = _with_unit(key, value)
             self.values[key] = msgspec.convert(value, KNOWN[key], strict=strict)
-        except (msgspec.ValidationError, ValueError) as error:
-            raise ConfigError(
-                f"{place}: {key}{shown} cannot be used: {_reason(key, error)}"
-            ) from error
+        except msgspec.ValidationError as error:
+            wanted = expected(key, KNOWN[key])
+            raise ConfigError(f"{place}: {key}{shown} cannot be used: expected {wanted}") from error
+        except ValueError as error:
+            raise ConfigError(f"{place}: {key}{shown} cannot be used: {error}") from error
         self.places[key] = place
 
 
@@ -130,6 +130,8 @@ def _read_environment(layers: _Layers, environ: Mapping[str, str]) -> None:
     for name, value in sorted(environ.items()):
         if not name.startswith(PREFIX) or name.startswith(NOT_SETTINGS):
             continue
+        if name == CONFIG_FILE:
+            raise ConfigError(f"{name}: no setting has this environment variable; {USE_CONFIG}")
         if name not in names:
             hint = _hint(name, names)
             raise ConfigError(f"{name}: no setting has this environment variable{hint}")
@@ -157,26 +159,24 @@ def _with_unit(key: str, value: object) -> object:
 
 def _show(value: object) -> str:
     text = f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, bool):
+        text = text.lower()
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _reason(key: str, error: Exception) -> str:
-    choices = get_args(KNOWN[key]) if get_origin(KNOWN[key]) is Literal else ()
-    if choices:
-        return f"it must be one of {', '.join(map(str, choices))}"
-    reason = str(error).replace("`", "").partition(" - at")[0]
-    if "matching regex" in reason:
-        reason = _FORMS.get(KNOWN[key], reason)
-    return reason[:1].lower() + reason[1:]
-
-
 def _hint(name: str, known: Mapping[str, Any]) -> str:
-    """A question with the nearest known name, by the whole of it or by its last part."""
-    by_end = {key.rpartition("__")[2].rpartition(".")[2].lower(): key for key in known}
-    ends = name.removeprefix(PREFIX).rpartition("__")[2].rpartition(".")[2].lower()
-    if ends in by_end:
-        return f"; did you mean {by_end[ends]}?"
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if not near:
-        near = [by_end[end] for end in difflib.get_close_matches(ends, by_end, n=1, cutoff=0.7)]
-    return f"; did you mean {near[0]}?" if near else ""
+    """A question with the known name that is nearest, by its last part or by the whole of it."""
+    (nearness, _), nearest = max((_nearness(name, each), each) for each in known)
+    return f"; did you mean {nearest}?" if nearness >= NEAR else ""
+
+
+def _nearness(name: str, other: str) -> tuple[float, float]:
+    """How alike two names are, from 0 to 1: at best, and as a whole."""
+    # What all names share says nothing.
+    one, two = (text.removeprefix(PREFIX).replace("__", ".").lower() for text in (name, other))
+    whole = _likeness(one, two)
+    return max(whole, _likeness(one.rpartition(".")[2], two.rpartition(".")[2])), whole
+
+
+def _likeness(one: str, two: str) -> float:
+    return difflib.SequenceMatcher(None, one, two).ratio()

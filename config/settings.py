@@ -16,11 +16,11 @@ from config.source import Source, Start, parse_source, parse_start
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1 << 50)]
-BytesOrNone = Annotated[int, Meta(ge=0, le=1 << 50)]  # 0 switches it off
+BytesOrNone = Annotated[int, Meta(ge=0, le=1 << 50, description="0 switches it off")]
 Seconds = Annotated[float, Meta(gt=0, le=31_536_000)]
-SecondsOrNone = Annotated[float, Meta(ge=0, le=31_536_000)]  # 0 switches it off
+SecondsOrNone = Annotated[float, Meta(ge=0, le=31_536_000, description="0 switches it off")]
 Milliseconds = Annotated[float, Meta(ge=0, le=600_000)]
-Port = Annotated[int, Meta(ge=0, le=65_535)]
+Port = Annotated[int, Meta(ge=0, le=65_535, description="0: any free one")]
 # As PostgreSQL writes them: a number and kB, MB, GB or TB.
 PostgresSize = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(kB|MB|GB|TB)$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$")]
@@ -31,7 +31,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class RunSettings(Section, frozen=True):
-    shards: Annotated[int, Meta(ge=0, le=256)]
+    shards: Annotated[int, Meta(ge=0, le=256, description="0: one per core")]
     source: str
     data_dir: str
     database_url: str

@@ -1,5 +1,6 @@
 """What ``--source`` names, and where reading it starts."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -46,8 +47,10 @@ def parse_source(text: str) -> Source:
         return _capture(Path(text).expanduser())
     parts = urlsplit(text)
     if parts.scheme not in {"ws", "wss"}:
-        wanted = {"http": "ws", "https": "wss"}.get(parts.scheme, "wss")
-        raise ValueError(f"{text!r} is no websocket address; write {wanted}://{parts.netloc}")
+        # Relays of the network speak TLS only; one on this machine mostly does not.
+        wanted = "ws" if parts.scheme == "http" and _is_loopback(parts.hostname) else "wss"
+        host = parts.netloc or "host"
+        raise ValueError(f"{text!r} is no websocket address; write {wanted}://{host}")
     try:
         port = parts.port
     except ValueError as error:
@@ -63,8 +66,19 @@ def parse_source(text: str) -> Source:
     return Source("relay", address, host if port in {None, standard} else f"{host}:{port}")
 
 
+def _is_loopback(host: str | None) -> bool:
+    if host is None or host == "localhost":
+        return host is not None
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name, of some other machine
+
+
 def _capture(path: Path) -> Source:
     path = path.resolve()
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a capture file, or a relay as wss://host")
     if not path.is_file():
         raise ValueError(f"there is no capture file {path}; a relay is written wss://host")
     return Source("capture", str(path), f"capture:{path}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from config.expected import expected
 from config.loader import DEFAULTS, KNOWN, ConfigError, load, show, variable
 from config.settings import lookup
 
@@ -86,10 +87,14 @@ def test_every_setting_has_an_environment_variable(key: str) -> None:
     [
         ({"SKYSHARD_SHARDS": "3"}, r"^SKYSHARD_SHARDS: .*SKYSHARD_RUN__SHARDS\?"),
         ({"SKYSHARD_RUN__SHARD": "3"}, r"^SKYSHARD_RUN__SHARD: .*SKYSHARD_RUN__SHARDS\?"),
-        ({"SKYSHARD_RUN__SHARDS": "-1"}, r"^SKYSHARD_RUN__SHARDS: run\.shards .* int >= 0"),
-        ({"SKYSHARD_RUN__SHARDS": "many"}, r"^SKYSHARD_RUN__SHARDS: .*expected int"),
-        ({"SKYSHARD_RUN__SHARDS": ""}, r"^SKYSHARD_RUN__SHARDS: .*expected int"),
-        ({"SKYSHARD_LOG__FORMAT": "xml"}, r"must be one of text, json"),
+        ({"SKYSHARD_RUN__SHARDS": "-1"}, r"^SKYSHARD_RUN__SHARDS: run\.shards .*from 0 to 256"),
+        ({"SKYSHARD_RUN__SHARDS": "many"}, r"a whole number from 0 to 256 \(0: one per core\)$"),
+        ({"SKYSHARD_RUN__SHARDS": ""}, r"^SKYSHARD_RUN__SHARDS: .*expected a whole number"),
+        ({"SKYSHARD_MONITOR__ENABLED": "maybe"}, r"expected true or false$"),
+        ({"SKYSHARD_INGEST__STALL_SECONDS": "-1"}, r"like 90s or 2h, above 0, up to 31536000$"),
+        ({"SKYSHARD_CONFIG": "my.toml"}, r"use --config FILE$"),
+        ({"SKYSHARD_NONSENSE": "1"}, r"no setting has this environment variable$"),
+        ({"SKYSHARD_LOG__FORMAT": "xml"}, r"expected one of text, json"),
         ({"SKYSHARD_EMBEDDED__WORK_MEM": "16M"}, r"like 64kB"),
         ({"SKYSHARD_INGEST__STALL_SECONDS": "nan"}, r"SKYSHARD_INGEST__STALL_SECONDS"),
         ({"SKYSHARD_INGEST__STALL_SECONDS": "5 parsecs"}, r"no duration"),
@@ -114,8 +119,10 @@ def test_an_impossible_variable_is_one_line_that_names_it(
         ("shards = 2\n", r"stands outside a section.*run\.shards\?"),
         ("[ingest]\nshards = 2\n", r"no setting ingest\.shards.*run\.shards\?"),
         ("[shard]\nbatch_comits = 2\n", r"shard\.batch_commits\?"),
-        ('[shard]\nbatch_commits = "2"\n', r"expected int"),
-        ("[shard]\nbatch_commits = true\n", r"expected int"),
+        ('[shard]\nbatch_commits = "2"\n', r"expected a whole number from 1 to 100000$"),
+        ("[shard]\nbatch_commits = true\n", r"= true cannot be used: expected a whole number"),
+        ("[shard]\nnonsense = 1\n", r"no setting shard\.nonsense$"),
+        ("[monitor]\nhost = 1\n", r"expected text$"),
         ("[shard\n", r"is not TOML.*line 1"),
         ("[source]\nstart = 1.5\n", r"source\.start = 1\.5"),
     ],
@@ -136,6 +143,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_other_variables_of_the_program_are_no_settings() -> None:
     load(None, {"SKYSHARD_CRASH_POINTS": "x@y:1", "PATH": "/bin"})
+
+
+@pytest.mark.parametrize("key", sorted(KNOWN))
+def test_every_setting_can_be_told_in_words(key: str) -> None:
+    words = expected(key, KNOWN[key])
+    assert "None" not in words
+    assert " int" not in words
 
 
 def test_flags_are_named_by_their_flag() -> None:

@@ -1,5 +1,6 @@
 """What --source and the start options mean, and durations and sizes."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,28 @@ def test_the_path_of_subscriberepos_is_added_when_missing(
 def test_a_source_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         parse_source(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "suggested"),
+    [
+        ("http://bsky.network", "wss://bsky.network"),
+        ("https://bsky.network", "wss://bsky.network"),
+        ("http://localhost:2470", "ws://localhost:2470"),
+        ("http://127.0.0.1:2470", "ws://127.0.0.1:2470"),
+        ("http://[::1]:2470", "ws://[::1]:2470"),
+        ("https://localhost", "wss://localhost"),
+        ("http://", "wss://host"),
+    ],
+)
+def test_an_address_of_the_web_suggests_that_of_a_relay(text: str, suggested: str) -> None:
+    with pytest.raises(ValueError, match=f"write {re.escape(suggested)}$"):
+        parse_source(text)
+
+
+def test_a_folder_is_no_capture(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))} is a folder"):
+        parse_source(str(tmp_path))
 
 
 def test_a_capture_is_a_file(tmp_path: Path) -> None:

@@ -64,9 +64,10 @@ def skyshard(
         (["--cursor", "1", "--from-start"], "give one start only"),
         (["--config", "/no/such.toml"], "/no/such.toml: cannot be read"),
         (["--source", "https://host"], "--source: 'https://host' is no websocket address"),
+        (["--source", "/etc"], "--source: /etc is a folder"),
         (["--plc-url", "host"], "--plc-url: network.plc_url"),
-        (["--log-level", "loud"], "must be one of debug, info, warning, error"),
-        (["verify", "--log-format", "xml"], "must be one of text, json"),
+        (["--log-level", "loud"], "expected one of debug, info, warning, error"),
+        (["verify", "--log-format", "xml"], "expected one of text, json"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_78(arguments: list[str], says: str) -> None:
