@@ -16,7 +16,13 @@ from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
 from actors.store.outage import Outage
-from actors.store.session import Connection, DatabaseAway, SessionSettings, wait_for_session
+from actors.store.session import (
+    Connection,
+    DatabaseAway,
+    DatabaseUnusable,
+    SessionSettings,
+    wait_for_session,
+)
 from actors.store.writer import Writer
 from engine.actor import Actor, Delivery
 from engine.address import Address
@@ -29,6 +35,8 @@ from engine.timer import Timer
 log = structlog.get_logger()
 
 GATE: Final = "user_gate"
+# Between two attempts to tell the gate that work is left for it.
+SWEEP_SECONDS: Final = 1.0
 # After this many drops of one reason the log says no more of them; the counters go on.
 LOGGED_DROPS: Final = 5
 
@@ -62,6 +70,7 @@ class Shard(Actor):
         self._known = Recent(settings.user_cache)
         self._sent_work = 0
         self._owes_sweep = True
+        self._sweep_timer: Timer | None = None
         self._logged: dict[str, int] = {}
         self._outage = Outage(
             "PostgreSQL is away: this shard waits for it",
@@ -125,7 +134,8 @@ class Shard(Actor):
         if not self._held or self._last is None:
             return
         began = self.context.clock.monotonic()
-        self._sizes.observe(self._held_frames)
+        frames_held = self._held_frames
+        self._sizes.observe(frames_held)
         batch = Batch()
         for frames in self._held:
             for frame in frames.frames:
@@ -141,11 +151,14 @@ class Shard(Actor):
         self._last.ack()
         self.context.crash_point("shard.after_ack")
         self._held, self._held_frames, self._held_bytes, self._last = [], 0, 0, None
-        self._seconds.observe(self.context.clock.monotonic() - began)
+        seconds = self.context.clock.monotonic() - began
+        self._seconds.observe(seconds)
+        log.debug("batch acked", frames=frames_held, ms=round(1000 * seconds, 1))
 
     def _write(self, batch: Batch) -> None:
         """Write a batch, however long PostgreSQL is away."""
         self.context.crash_point("shard.decoded")
+        began = self.context.clock.monotonic()
         unknown = self._unknown(batch)
         work = []
         if unknown:
@@ -156,6 +169,8 @@ class Shard(Actor):
         self._count(outcome)
         self._known.update(unknown)
         self._send_work(outcome, work)
+        write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
+        log.debug("written", commits=outcome.commits, replayed=outcome.replayed, write_ms=write_ms)
 
     def _apply(self, batch: Batch, work: list[tuple[str, bytes]]) -> Outcome:
         """Apply a batch, trying again while PostgreSQL is away; ends the run when it stays away."""
@@ -180,6 +195,9 @@ class Shard(Actor):
                 self._owes_sweep = True
             except RunReplaced as replaced:
                 self.context.give_up(str(replaced), 75)
+            except DatabaseUnusable as unusable:
+                # No record is to blame: ending the run is better than burying frames for it.
+                self.context.give_up(f"PostgreSQL refuses to be written to: {unusable}", 78)
             else:
                 outage.succeeded()
                 return outcome
@@ -214,11 +232,13 @@ class Shard(Actor):
             self._sweep()
 
     def _sweep(self) -> None:
+        """Have the gate look into the outbox; try again in a moment where it cannot be told."""
         self._owes_sweep = not self.context.offer(GATE, SweepOutbox())
-        if self._owes_sweep:
-            self.context.after(1.0, self._sweep_if_owed)
+        if self._owes_sweep and self._sweep_timer is None:
+            self._sweep_timer = self.context.after(SWEEP_SECONDS, self._sweep_again)
 
-    def _sweep_if_owed(self) -> None:
+    def _sweep_again(self) -> None:
+        self._sweep_timer = None
         if self._owes_sweep:
             self._sweep()
 

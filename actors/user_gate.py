@@ -23,12 +23,16 @@ from actors.store.fence import Fence, RunReplaced
 from actors.store.outage import Outage
 from actors.store.session import (
     PASSING,
+    REFUSALS,
     Connection,
     DatabaseAway,
+    DatabaseUnusable,
     SessionSettings,
-    away,
+    TooSlow,
+    one_line,
     open_session,
     wait_for_session,
+    writing,
 )
 from actors.store.users import create_users
 from engine.actor import Actor, Delivery
@@ -40,6 +44,8 @@ log = structlog.get_logger()
 
 # Rows of the outbox read at once by a sweep.
 SWEEP_ROWS: Final = 200
+# Work held in memory; what comes beyond is read from the outbox later.
+HELD_BYTES: Final = 4 * 1024 * 1024
 # A lost message costs at most this long: the outbox is looked through even when nobody asks.
 SWEEP_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 0.5
@@ -65,11 +71,14 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Job:
-    """One statement: the DIDs it makes, the outbox rows it finishes."""
+    """What a thread does: make `dids` and finish `rows` of the outbox, or read what is `left`."""
 
-    dids: list[str]
+    dids: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    sweeps: bool = False
     made: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    left: list[outbox.OutboxRow] = field(default_factory=list)
     error: BaseException | None = None
 
 
@@ -84,9 +93,14 @@ class UserGate(Actor):
         self._making: set[str] = set()
         self._waiters: list[_Waiter] = []
         self._work: deque[outbox.OutboxRow] = deque()
+        self._work_bytes = 0
+        # Rows of the outbox that are in `_work` or with a thread.
+        self._rows: set[int] = set()
         self._expected: dict[Address, tuple[int, int]] = {}
         self._running = 0
         self._sweep_wanted = False
+        self._sweeping = False
+        self._more_left = False
         self._done: deque[_Job] = deque()
         self._postponed = 0
         self._outage = Outage(
@@ -99,6 +113,7 @@ class UserGate(Actor):
         self._statements = metrics.counter("user_statements_total", "Creation statements")
         self._in_flight = metrics.gauge("user_statements_in_flight", "Creation statements now")
         self._gaps = metrics.counter("outbox_gaps_total", "Gaps in the numbering of work")
+        self._refused = metrics.counter("users_refused_total", "DIDs that PostgreSQL refuses")
         super().__init__(context, settings)
 
     def on_start(self) -> None:
@@ -118,7 +133,7 @@ class UserGate(Actor):
         except RunReplaced as replaced:
             context.give_up(str(replaced), 75)
         self._local = threading.local()
-        self._connections: list[Connection] = []
+        self._connections: dict[int, Connection] = {}
         self._executor = ThreadPoolExecutor(
             self._settings.max_concurrent_user_creations, thread_name_prefix="users"
         )
@@ -139,7 +154,7 @@ class UserGate(Actor):
                 self._dispatch()
             case OutboxWork(row, number, body):
                 self._follow(delivery, number)
-                self._work.append(outbox.OutboxRow(row, body))
+                self._hold(outbox.OutboxRow(row, body))
                 self._dispatch()
             case SweepOutbox():
                 self._want_sweep()
@@ -150,7 +165,7 @@ class UserGate(Actor):
     def on_stop(self) -> None:
         """Wait for the statements under way, and close their connections."""
         self._executor.shutdown(wait=True)
-        for connection in self._connections:
+        for connection in self._connections.values():
             connection.close()
         self.context.unwatch(self._wake)
         os.close(self._wake)
@@ -165,10 +180,24 @@ class UserGate(Actor):
             self._want_sweep()
         self._expected[delivery.sender] = (delivery.sender_generation, number)
 
-    def _want_sweep(self) -> None:
-        if not self._sweep_wanted:
+    def _hold(self, work: outbox.OutboxRow) -> bool:
+        """Keep work to do; False where it is held already, or there is no room for it.
+
+        What there is no room for is in the table, and a sweep finds it later.
+        """
+        if work.row in self._rows:
+            return False
+        if self._work_bytes >= HELD_BYTES:
             self._sweep_wanted = True
-            self._dispatch()
+            return False
+        self._rows.add(work.row)
+        self._work.append(work)
+        self._work_bytes += len(work.body)
+        return True
+
+    def _want_sweep(self) -> None:
+        self._sweep_wanted = True
+        self._dispatch()
 
     def _sweep(self) -> None:
         self._want_sweep()
@@ -182,16 +211,18 @@ class UserGate(Actor):
             if job is None:
                 return
             self._running += 1
-            self._in_flight.set(self._running)
-            self._statements.add()
             self._making.update(job.dids)
+            if not job.sweeps:
+                self._statements.add()
+            self._in_flight.set(self._running)
             self._executor.submit(self._run, job)
 
     def _next_job(self) -> _Job | None:
-        job = _Job([])
+        job = _Job()
         dids: dict[str, None] = {}
         while self._work and len(dids) < self._settings.batch_users:
             work = self._work.popleft()
+            self._work_bytes -= len(work.body)
             message = self._codec.decode(work.body)
             assert isinstance(message, CreateUsers), message
             # Those being made elsewhere are made here as well: this transaction deletes the row of
@@ -205,40 +236,40 @@ class UserGate(Actor):
         job.dids = list(dids)
         if job.dids or job.rows:
             return job
-        if self._sweep_wanted and self._running == 0:
-            self._sweep_wanted = False
-            return self._read_left()
+        if self._sweep_wanted and not self._sweeping:
+            self._sweep_wanted, self._sweeping = False, True
+            job.sweeps = True
+            return job
         return None
 
-    def _read_left(self) -> _Job | None:
-        """Turn what is left in the outbox into work; returns the first job of it."""
-        try:
-            left = self._with_connection(
-                lambda connection: outbox.left_for(connection, self.context.name, SWEEP_ROWS)
-            )
-        except DatabaseAway as error:
-            self._postpone(error, self._want_sweep)
-            return None
-        if not left:
-            # Reading says nothing where it is writing that fails, as on a full disk.
-            if not self._postponed:
-                self._outage.succeeded()
-            return None
-        self._work.extend(left)
-        if len(left) == SWEEP_ROWS:
-            self._sweep_wanted = True
-        return self._next_job()
-
     def _run(self, job: _Job) -> None:
-        """Run one statement; called in a thread of the executor."""
+        """Do one job; called in a thread of the executor."""
         try:
-            job.made = self._with_connection(
-                lambda connection: create_users(connection, self._fence, job.dids, job.rows)
-            )
+            if job.sweeps:
+                job.left = self._with_connection(self._read_left)
+            else:
+                job.made = self._with_connection(partial(self._create, job))
         except BaseException as error:  # noqa: BLE001 - handed to the actor's own loop, which raises it
             job.error = error
         self._done.append(job)
         os.eventfd_write(self._wake, 1)
+
+    def _read_left(self, connection: Connection) -> list[outbox.OutboxRow]:
+        return outbox.left_for(connection, self.context.name, SWEEP_ROWS, HELD_BYTES)
+
+    def _create(self, job: _Job, connection: Connection) -> int:
+        """Make the users of a job; where PostgreSQL refuses one of them, the others."""
+        try:
+            return create_users(connection, self._fence, job.dids, job.rows)
+        except REFUSALS:
+            made = 0
+        for did in job.dids:
+            try:
+                made += create_users(connection, self._fence, [did])
+            except REFUSALS as refusal:
+                job.refused[did] = one_line(refusal)
+        create_users(connection, self._fence, [], job.rows)
+        return made
 
     def _with_connection(self, do: Callable[[Connection], Any]) -> Any:
         connection = getattr(self._local, "connection", None)
@@ -246,40 +277,62 @@ class UserGate(Actor):
             connection = self._local.connection = open_session(
                 self._settings.session, self.context.name
             )
-            self._connections.append(connection)
+            self._connections[threading.get_ident()] = connection
         try:
-            with away():
+            with writing():
                 return do(connection)
         except DatabaseAway:
             connection.close()
             raise
 
     def _collect(self) -> None:
-        """Take in the statements that ended; raises what made one fail for good."""
+        """Take in the jobs that ended; raises what made one fail for good."""
         os.eventfd_read(self._wake)
         while self._done:
             job = self._done.popleft()
             self._running -= 1
             self._in_flight.set(self._running)
             self._making.difference_update(job.dids)
-            if isinstance(job.error, DatabaseAway):
+            self._rows.difference_update(job.rows)
+            if job.sweeps:
+                self._sweeping = False
+            error = job.error
+            if error is None:
+                self._take_in(job)
+            elif isinstance(error, DatabaseAway):
                 self._postponed += 1
-                self._postpone(job.error, partial(self._again, job))
-                continue
-            if isinstance(job.error, PASSING):
+                self._postpone(error, partial(self._again, job))
+            elif isinstance(error, (TooSlow, *PASSING)):
                 self._postponed += 1
                 self.context.after(RETRY_SECONDS, partial(self._again, job))
-                continue
-            if isinstance(job.error, RunReplaced):
-                self.context.give_up(str(job.error), 75)
-            if job.error is not None:
-                raise job.error
-            self._outage.succeeded()
-            self.context.crash_point("user_gate.created")
-            self._created.add(job.made)
-            self._known.update(job.dids)
-            self._answer(set(job.dids), job.made)
+            elif isinstance(error, RunReplaced):
+                self.context.give_up(str(error), 75)
+            elif isinstance(error, DatabaseUnusable):
+                self.context.give_up(f"PostgreSQL refuses to make users: {error}", 78)
+            else:
+                raise error
         self._dispatch()
+
+    def _take_in(self, job: _Job) -> None:
+        """Take in what a job has done."""
+        if job.sweeps:
+            held = [self._hold(work) for work in job.left]
+            # Behind a full page there may be more, hidden until what is with threads is done.
+            self._more_left = len(held) == SWEEP_ROWS
+            self._sweep_wanted = self._sweep_wanted or (self._more_left and any(held))
+            # Reading says nothing where it is writing that fails, as on a full disk.
+            if not self._postponed:
+                self._outage.succeeded()
+            return
+        self._outage.succeeded()
+        self._sweep_wanted = self._sweep_wanted or (self._more_left and bool(job.rows))
+        self.context.crash_point("user_gate.created")
+        self._created.add(job.made)
+        for did, reason in job.refused.items():
+            self._refused.add()
+            log.warning("PostgreSQL refuses a user", did=did[:100], reason=reason)
+        self._known.update(job.dids)
+        self._answer(set(job.dids), job.made)
 
     def _postpone(self, away: DatabaseAway, again: Callable[[], None]) -> None:
         """Try again later, as long as an outage may last."""
@@ -291,8 +344,8 @@ class UserGate(Actor):
     def _again(self, job: _Job) -> None:
         self._postponed -= 1
         self._wanted.update(dict.fromkeys(job.dids))
-        if job.rows:
-            self._want_sweep()
+        # Rows of the outbox are still there, and are found by reading it.
+        self._sweep_wanted = self._sweep_wanted or job.sweeps or bool(job.rows)
         self._dispatch()
 
     def _answer(self, made: set[str], created: int) -> None:

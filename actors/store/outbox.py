@@ -4,11 +4,14 @@ The receiver deletes a row in the transaction in which it does the work, so a cr
 neither loses nor doubles any.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from actors.store.arrays import array, text_array
+
+# A reader takes no more than this at once, however large the rows are.
+MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class OutboxRow(NamedTuple):
@@ -32,11 +35,18 @@ def insert_parameters(work: list[tuple[str, bytes]]) -> list[Any]:
     ]
 
 
-def left_for(connection: Connection[Any], receiver: str, limit: int) -> list[OutboxRow]:
-    """Return the oldest work that waits for a receiver, in order."""
+def left_for(
+    connection: Connection[Any], receiver: str, limit: int, max_bytes: int = MAX_BYTES
+) -> list[OutboxRow]:
+    """Return the oldest work that waits for a receiver, in order.
+
+    At most `limit` rows, and no more once they hold `max_bytes`.
+    """
     rows = connection.execute(
-        "SELECT id, body FROM engine_outbox WHERE receiver = %s ORDER BY id LIMIT %s",
-        [receiver, limit],
+        "SELECT id, body FROM (SELECT id, body, sum(length(body)) OVER (ORDER BY id) AS total"
+        " FROM (SELECT id, body FROM engine_outbox WHERE receiver = %s ORDER BY id LIMIT %s) o) t"
+        " WHERE total - length(body) < %s ORDER BY id",
+        [receiver, limit, max_bytes],
     ).fetchall()
     return [OutboxRow(row, bytes(body)) for row, body in rows]
 

@@ -247,3 +247,25 @@ def leave_work(connection: psycopg.Connection[Any], *dids: list[str]) -> list[in
     work = [("user_gate", BODY.encode(CreateUsers(of))) for of in dids]
     rows = connection.execute(outbox.INSERT_SQL, outbox.insert_parameters(work)).fetchall()
     return [row for (row,) in rows]
+
+
+def test_a_did_that_the_database_refuses_holds_up_nobody(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    # As on a database that another program made.
+    connection.execute("ALTER TABLE users ALTER COLUMN did TYPE varchar(255)")
+    endless = "did:web:" + ".".join(["a" * 50] * 6) + ".test"
+    leave_work(connection, [did(1), endless], [did(2)])
+    with stage(database, 0) as harness:
+        harness.until(lambda: outbox.depth(connection) == 0)
+        harness.until(lambda: metrics(harness).value("users_refused_total") == 1)
+    assert users(connection) == 2
+
+
+def test_more_work_than_a_sweep_reads_at_once_is_done_all_the_same(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    leave_work(connection, *([did(number)] for number in range(1000)))
+    with stage(database, 0, batch_users=7) as harness:
+        harness.until(lambda: outbox.depth(connection) == 0)
+    assert users(connection) == 1000
