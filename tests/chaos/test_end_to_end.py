@@ -51,10 +51,16 @@ def test_replaying_from_the_start_changes_nothing_whatever_the_number_of_shards(
     arguments = ("--json", "--until-caught-up", "--source", relay.url, "--database-url", database)
     with program(tmp_path, *arguments, "--from-start", "--shards", "2") as running:
         running.report()
-    with program(tmp_path, *arguments, "--from-start", "--shards", "3") as running:
+    with program(
+        *(tmp_path, *arguments, "--from-start", "--shards", "3", "--log-level", "debug")
+    ) as running:
         report = running.report()
+        log = running.log()
     assert report["commits"] == 0
     assert report["replayed"] == 3728
+    # At that level the log has each batch of a shard.
+    assert sum(line["frames"] for line in log if line["event"] == "batch acked") == 3945
+    assert sum(line["replayed"] for line in log if line["event"] == "written") == 3728
     assert tables.differences(expected, tables.read_tables(database)) == []
 
 
