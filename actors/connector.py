@@ -129,7 +129,8 @@ class Connector:
         if self._stopped or ending.end is End.EXHAUSTED:
             return False
         self._failures += 1
-        if ending.end is End.BROKEN:
+        # A line that breaks the protocol says nothing about what would have come on it.
+        if ending.end is End.UNRECEIVABLE:
             self._stuck += 1
             if self._stuck == TRIES:
                 _log.error(
@@ -147,4 +148,4 @@ class Connector:
                 delay,
             )
         self._after(delay, self.connect)
-        return ending.end is End.BROKEN and self._stuck == TRIES
+        return ending.end is End.UNRECEIVABLE and self._stuck == TRIES

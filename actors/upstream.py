@@ -27,6 +27,7 @@ from websockets.exceptions import (
     WebSocketException,
 )
 from websockets.frames import CloseCode
+from websockets.protocol import State
 
 MAX_QUEUE: Final = 16
 """Messages that the library holds before it stops reading; ours are moved on at once."""
@@ -39,9 +40,7 @@ UNTAKEN_BYTES: Final = 1024 * 1024
 library answers whether or not there is room, so more than this would fill the memory."""
 
 _LONGEST_RETRY_AFTER: Final = 600.0
-_OUR_COMPLAINTS: Final = frozenset(
-    (CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG)
-)
+_COMPLAINTS_OF_A_MESSAGE: Final = frozenset((CloseCode.INVALID_DATA, CloseCode.MESSAGE_TOO_BIG))
 _ERRNO: Final = re.compile(r"\[Errno (\d{1,4})\]")
 
 
@@ -51,7 +50,8 @@ class End(StrEnum):
     UNREACHABLE = "unreachable"  # there was none: no address, no route, no answer, a refusal
     CLOSED = "closed"  # the upstream closed it, or the line broke
     STALLED = "stalled"  # it was open, and nothing came
-    BROKEN = "broken"  # the upstream broke the websocket protocol or sent what is too large
+    BROKEN = "broken"  # the upstream broke the websocket protocol; a capture is no capture
+    UNRECEIVABLE = "unreceivable"  # a message that is too large, or text that is none
     DROPPED = "dropped"  # we gave it up
     EXHAUSTED = "exhausted"  # a capture was read to its end
 
@@ -166,11 +166,15 @@ class _Line:
                 await watch
 
     def _ending(self, error: ConnectionClosed) -> Ending:
+        ours = error.sent
+        if ours is not None and not error.rcvd_then_sent:
+            why = ours.reason or str(ours.code)
+            if ours.code in _COMPLAINTS_OF_A_MESSAGE:
+                return Ending(End.UNRECEIVABLE, f"it sent what cannot be received: {why}")
+            if ours.code == CloseCode.PROTOCOL_ERROR:
+                return Ending(End.BROKEN, f"it broke the protocol: {why}")
         if self._given_up:
             return Ending(End.STALLED, self._given_up)
-        ours = error.sent
-        if ours is not None and not error.rcvd_then_sent and ours.code in _OUR_COMPLAINTS:
-            return Ending(End.BROKEN, f"it broke the protocol: {ours.reason or ours.code}")
         return Ending(End.CLOSED, describe(error, 0.0))
 
     async def _watch(self) -> None:
@@ -184,6 +188,10 @@ class _Line:
         while True:
             await asyncio.sleep(min(self._stall / 4, self._ping / 2, WATCH_SECONDS))
             now = loop.time()
+            if self._connection.state is not State.OPEN:
+                # Whatever it sent before the close is here; that it may keep the line is no matter.
+                self._connection.transport.abort()
+                return
             if self._connection.transport.get_write_buffer_size() > UNTAKEN_BYTES:
                 self._give_up("it sends pings and takes no answers")
                 return

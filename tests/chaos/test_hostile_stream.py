@@ -254,7 +254,9 @@ ANSWERS: Final = (
     bytes(range(256)) * 64,
     b"",
     OPEN,
+    OPEN + b"\x88\x02\x00\x01",
     OPEN + b"\xc2\x01a",
+    OPEN + b"\x82\x81abcda",
     OPEN + b"\x02\x00" + b"\x00\x00" * 100_000,
 )
 
@@ -278,7 +280,7 @@ class Host(threading.Thread):
         self._listener.close()
 
     def run(self) -> None:
-        ways = [partial(_answer, answer=answer) for answer in ANSWERS] + [_drip, _ping]
+        ways = [partial(_answer, answer=answer) for answer in ANSWERS] + [_hold, _drip, _ping]
         while True:
             try:
                 line, _ = self._listener.accept()
@@ -312,6 +314,13 @@ def _accept_key(line: socket.socket) -> bytes:
 
 def _answer(line: socket.socket, accept: bytes, *, answer: bytes) -> None:
     line.sendall(answer.replace(b"%s", accept))
+
+
+def _hold(line: socket.socket, accept: bytes) -> None:
+    """The start of a message that is far too large, and no answer to what is said to that."""
+    line.sendall(OPEN.replace(b"%s", accept) + websocket_header(2**28))
+    while line.recv(65536):
+        pass
 
 
 def _drip(line: socket.socket, accept: bytes) -> None:
@@ -356,11 +365,12 @@ def test_no_answer_of_a_host_does_more_than_end_its_connection(
         program(tmp_path, *arguments(host.url, database), environment=QUICK | patience) as running,
     ):
         report, memory = watched(running)
-    assert host.misbehaved == len(ANSWERS) + 2
+    assert host.misbehaved == len(ANSWERS) + 3
     assert report["drops"] == {}
     assert not any(report["restarts"].values())
     assert report["commits"] == stream.canaries == 20
     assert memory < 200 * MILLION
+    assert running.said("it sent what cannot be received: frame with 268435456 bytes")
     assert running.said("it sends pings and takes no answers")
     assert running.said("nothing came for 1 s")
 

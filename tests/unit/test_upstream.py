@@ -110,7 +110,7 @@ def test_a_text_frame_is_delivered_as_text() -> None:
     run(scenario())
 
 
-def test_a_frame_over_the_limit_ends_the_connection_as_broken() -> None:
+def test_a_frame_over_the_limit_ends_the_connection_as_one_that_cannot_be_received() -> None:
     async def handler(connection: ServerConnection) -> None:
         await connection.send(bytes(LIMIT))
         await connection.send(bytes(LIMIT + 1))
@@ -120,7 +120,7 @@ def test_a_frame_over_the_limit_ends_the_connection_as_broken() -> None:
         async with relay(handler) as address:
             items, ending = await read_all(client(address))
         assert items == [Opened(), bytes(LIMIT)]
-        assert ending.end is End.BROKEN
+        assert ending.end is End.UNRECEIVABLE
 
     run(scenario())
 
