@@ -1,13 +1,7 @@
 """`app.bsky.graph.block`: blocks of accounts."""
 
 from actors.records import fields
-from actors.records.record import (
-    Json,
-    RecordType,
-    Row,
-    Source,
-    Value,
-)
+from actors.records.record import Json, RecordType, Row, Source, rebuilt_from
 
 
 def build(source: Source, data: Json) -> Row:
@@ -25,11 +19,6 @@ def build(source: Source, data: Json) -> Row:
     return Row(values, (source.did, subject), (), (subject,))
 
 
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a block that was kept aside."""
-    return Row(values, (values[1], values[2]))
-
-
 BLOCK = RecordType(
     collection="app.bsky.graph.block",
     table="blocks",
@@ -45,5 +34,5 @@ BLOCK = RecordType(
     build=build,
     basis_sql=("blocker_did", "blocked_did"),
     thing=("blocker_did", "blocked_did"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(1, 2),
 )

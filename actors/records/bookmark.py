@@ -9,8 +9,8 @@ from actors.records.record import (
     RecordType,
     Row,
     Source,
-    Value,
     ViewerState,
+    rebuilt_from,
 )
 
 
@@ -24,11 +24,6 @@ def build(source: Source, data: Json) -> Row:
         uri, _cid, author = fields.strong_ref(data, "subject")
     values = (source.uri, source.did, uri, fields.record_time(data, source))
     return Row(values, (source.did, uri), (), (author,))
-
-
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a bookmark that was kept aside."""
-    return Row(values, (values[1], values[2]))
 
 
 def effects(_uri: str, basis: Basis) -> Effects:
@@ -49,5 +44,5 @@ BOOKMARK = RecordType(
     basis_sql=("user_did", "post_uri"),
     effects=effects,
     thing=("user_did", "post_uri"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(1, 2),
 )

@@ -10,7 +10,7 @@ from actors.records.record import (
     RecordType,
     Row,
     Source,
-    Value,
+    rebuilt_from,
 )
 
 
@@ -27,11 +27,6 @@ def build(source: Source, data: Json) -> Row:
         source.commit_rev,
     )
     return Row(values, (source.did, subject), (), (subject,))
-
-
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a follow that was kept aside."""
-    return Row(values, (values[1], values[2]))
 
 
 def effects(_uri: str, basis: Basis) -> Effects:
@@ -56,5 +51,5 @@ FOLLOW = RecordType(
     basis_sql=("follower_did", "following_did"),
     effects=effects,
     thing=("follower_did", "following_did"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(1, 2),
 )

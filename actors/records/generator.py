@@ -1,15 +1,7 @@
 """`app.bsky.feed.generator`: feeds made by a service."""
 
 from actors.records import fields
-from actors.records.record import (
-    SUBJECT_COUNTS,
-    Basis,
-    Effects,
-    Json,
-    RecordType,
-    Row,
-    Source,
-)
+from actors.records.record import Json, RecordType, Row, Source, counts_likes
 
 
 def build(source: Source, data: Json) -> Row:
@@ -27,11 +19,6 @@ def build(source: Source, data: Json) -> Row:
     return Row(values)
 
 
-def effects(uri: str, _basis: Basis) -> Effects:
-    """Keep a count of the generator's likes."""
-    return Effects(touches=((SUBJECT_COUNTS, uri),))
-
-
 GENERATOR = RecordType(
     collection="app.bsky.feed.generator",
     table="feed_generators",
@@ -46,5 +33,5 @@ GENERATOR = RecordType(
         "created_at",
     ),
     build=build,
-    effects=effects,
+    effects=counts_likes,
 )

@@ -1,15 +1,7 @@
 """`app.bsky.labeler.service`: an account declares that it is a labeler."""
 
 from actors.records import fields
-from actors.records.record import (
-    SUBJECT_COUNTS,
-    Basis,
-    Effects,
-    Json,
-    RecordType,
-    Row,
-    Source,
-)
+from actors.records.record import Json, RecordType, Row, Source, counts_likes
 
 
 def build(source: Source, data: Json) -> Row:
@@ -24,16 +16,11 @@ def build(source: Source, data: Json) -> Row:
     return Row(values)
 
 
-def effects(uri: str, _basis: Basis) -> Effects:
-    """Keep a count of the labeler's likes."""
-    return Effects(touches=((SUBJECT_COUNTS, uri),))
-
-
 LABELER = RecordType(
     collection="app.bsky.labeler.service",
     table="labeler_services",
     columns=("uri", "cid", "creator_did", "policies", "created_at"),
     build=build,
-    effects=effects,
+    effects=counts_likes,
     only_key="self",
 )

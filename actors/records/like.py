@@ -10,8 +10,8 @@ from actors.records.record import (
     RecordType,
     Row,
     Source,
-    Value,
     ViewerState,
+    rebuilt_from,
 )
 
 
@@ -30,11 +30,6 @@ def build(source: Source, data: Json) -> Row:
         source.commit_rev,
     )
     return Row(values, (source.did, subject), (), (author,))
-
-
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a like that was kept aside."""
-    return Row(values, (values[1], values[2]))
 
 
 def effects(_uri: str, basis: Basis) -> Effects:
@@ -63,5 +58,5 @@ LIKE = RecordType(
     basis_sql=("user_did", "post_uri"),
     effects=effects,
     thing=("user_did", "post_uri"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(1, 2),
 )

@@ -1,7 +1,7 @@
 """`app.bsky.graph.listblock`: blocks of everyone on a list."""
 
 from actors.records import fields
-from actors.records.record import Json, RecordType, Row, Source, Value
+from actors.records.record import Json, RecordType, Row, Source, rebuilt_from
 
 
 def build(source: Source, data: Json) -> Row:
@@ -12,11 +12,6 @@ def build(source: Source, data: Json) -> Row:
     return Row(values, (source.did, subject), (), (author,))
 
 
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a list block that was kept aside."""
-    return Row(values, (values[1], values[2]))
-
-
 LIST_BLOCK = RecordType(
     collection="app.bsky.graph.listblock",
     table="list_blocks",
@@ -24,5 +19,5 @@ LIST_BLOCK = RecordType(
     build=build,
     basis_sql=("blocker_did", "list_uri"),
     thing=("blocker_did", "list_uri"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(1, 2),
 )

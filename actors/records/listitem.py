@@ -2,7 +2,7 @@
 
 from actors.drops import Drop, DropReason
 from actors.records import fields
-from actors.records.record import Json, RecordType, Row, Source, Value
+from actors.records.record import Json, RecordType, Row, Source, rebuilt_from
 
 
 def build(source: Source, data: Json) -> Row:
@@ -16,11 +16,6 @@ def build(source: Source, data: Json) -> Row:
     return Row(values, (list_uri, subject), (), (subject,))
 
 
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a list item that was kept aside."""
-    return Row(values, (values[2], values[3]))
-
-
 LIST_ITEM = RecordType(
     collection="app.bsky.graph.listitem",
     table="list_items",
@@ -28,5 +23,5 @@ LIST_ITEM = RecordType(
     build=build,
     basis_sql=("list_uri", "subject_did"),
     thing=("list_uri", "subject_did"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(2, 3),
 )

@@ -120,6 +120,20 @@ def no_effects(_key: str, _basis: Basis) -> Effects:
     return NO_EFFECTS
 
 
+def counts_likes(uri: str, _basis: Basis) -> Effects:
+    """Effects of a type, other than a post, that has a count of its likes."""
+    return Effects(touches=((SUBJECT_COUNTS, uri),))
+
+
+def rebuilt_from(*positions: int) -> "Callable[[tuple[Value, ...], str], Row]":
+    """Return the `rebuild` of a type whose basis is these columns, and that derives nothing."""
+
+    def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
+        return Row(values, tuple(values[position] for position in positions))
+
+    return rebuild
+
+
 def uri_key(uri: str, _did: str, _rkey: str) -> str:
     """Key of most tables: the record's own uri."""
     return uri

@@ -1,7 +1,7 @@
 """`app.bsky.graph.verification`: an account vouches for another's handle and name."""
 
 from actors.records import fields
-from actors.records.record import Json, RecordType, Row, Source, Value
+from actors.records.record import Json, RecordType, Row, Source, rebuilt_from
 
 
 def build(source: Source, data: Json) -> Row:
@@ -20,11 +20,6 @@ def build(source: Source, data: Json) -> Row:
     return Row(values, (source.did, subject), (), (subject,))
 
 
-def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
-    """Make a Row of a verification that was kept aside."""
-    return Row(values, (values[6], values[2]))
-
-
 VERIFICATION = RecordType(
     collection="app.bsky.graph.verification",
     table="verifications",
@@ -41,5 +36,5 @@ VERIFICATION = RecordType(
     # Rows that were there before this column hold the issuer in their uri alone.
     basis_sql=("coalesce(issuer_did, split_part(uri, '/', 3))", "subject_did"),
     thing=("issuer_did", "subject_did"),
-    rebuild=rebuild,
+    rebuild=rebuilt_from(6, 2),
 )
