@@ -1,9 +1,8 @@
 """The ingest actor: from one upstream to the shards, and the checkpoint behind them.
 
-Each frame is looked at for what it is, its number and whose it is, and handed unparsed to the shard
-of that DID, many in one message. What a shard has not acknowledged is its window, bounded in frames
-and bytes. While one window is full nothing is taken from the I/O thread's queue; that fills, the
-socket is read no more, and the upstream waits.
+Each frame is handed unparsed to the shard of its DID, many in one message. What a shard has not
+acknowledged is its window, bounded in frames and bytes. While one window is full nothing is taken
+from the I/O thread's queue; that fills, the socket is read no more, and the upstream waits.
 """
 
 import logging
@@ -15,7 +14,7 @@ from typing import Final
 from actors.beginning import begin
 from actors.connector import TRIES, Connector
 from actors.ingest_metrics import IngestMetrics
-from actors.ingest_setup import DATA_ERROR, EXIT_CODES, REPLACED, IngestSetup
+from actors.ingest_setup import DATA_ERROR, REPLACED, IngestSetup, exit_code
 from actors.intake import UNRECEIVABLE, Intake, Verdict
 from actors.position import Position
 from actors.reader import Located, Place, StreamItem
@@ -106,7 +105,7 @@ class Ingest(Actor):
         try:
             saved, insists = self._claim()
         except (CheckpointError, CheckpointUnusable, Fenced) as error:
-            context.fail(str(error), EXIT_CODES[type(error)])
+            context.fail(str(error), exit_code(error))
             return
         self._begin_where(saved, insists=insists)
         for window in self._windows:
@@ -231,7 +230,6 @@ class Ingest(Actor):
             case Opened():
                 if not self._connector.discarding:
                     self._connector.opened()
-                    self._metrics.connections.add()
                     self._intake.connected(self._connector.stepped)
                     self._quiet_since = self.context.clock.monotonic()
             case Located(cursor):

@@ -32,6 +32,11 @@ EXIT_CODES: Final[dict[type[Exception], int]] = {
 """What the run ends with when the checkpoint cannot be taken over."""
 
 
+def exit_code(error: Exception) -> int:
+    """Return what the run ends with for one of the errors above, or for a kind of them."""
+    return next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind))
+
+
 @dataclass(frozen=True)
 class IngestSetup:
     """What the topology gives to ingest.

@@ -356,6 +356,16 @@ def test_a_replaced_generation_ends_the_run(database: str, tmp_path: Path, recor
         assert on.drain() == 0
 
 
+def test_a_replaced_run_is_told_apart_from_a_fault(
+    database: str, tmp_path: Path, recorded: Path
+) -> None:
+    with stage(database, tmp_path) as on:
+        on.connection.execute("UPDATE engine_epoch SET epoch = 8")
+        on.start(str(recorded), start="oldest")
+        said = on.failed()
+    assert (said.exit_code, "replaced" in said.message) == (75, True)
+
+
 def test_caught_up_waits_for_the_outbox(database: str, tmp_path: Path, recorded: Path) -> None:
     with stage(database, tmp_path) as on:
         on.connection.execute("INSERT INTO engine_outbox (receiver, body) VALUES ('x', '')")
