@@ -112,6 +112,7 @@ class Intake:
 
         `stepped` is how many events at most it leaves out, as they cannot be received.
         """
+        self._metrics.connections.add()
         self._stepped = stepped
         self._first = True
         self._lines = 0
