@@ -3,11 +3,36 @@
 import logging
 from dataclasses import dataclass
 
-from actors.store.checkpoint import Saved
+from actors.position import Position
+from actors.store.checkpoint import CheckpointError, Saved
 from config.source import Start
 from config.units import show_duration
+from engine.context import Context
 
 _log = logging.getLogger(__name__)
+
+
+def claim(position: Position, context: Context, outage_seconds: float) -> tuple[Saved | None, bool]:
+    """Take the checkpoint over, and return it; the database may be away for as long as an outage.
+
+    Returns as well whether this run has begun: a generation that died before it saved had not.
+    Raises CheckpointError after that time, CheckpointUnusable, and Fenced.
+    """
+    deadline = context.clock.monotonic() + outage_seconds
+    failures = 0
+    while True:
+        try:
+            saved = position.claim()
+            begun = context.generation > 1 and position.saved_in_this_run()
+        except CheckpointError as error:
+            if context.clock.monotonic() > deadline:
+                raise
+            if failures == 0:
+                _log.warning("%s; trying again", error)
+            failures += 1
+            context.wait(min(5.0, 0.2 * 2**failures))
+        else:
+            return saved, begun
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-from actors.beginning import begin
+from actors.beginning import begin, claim
 from actors.connector import TRIES, Connector
 from actors.ingest_metrics import IngestMetrics
 from actors.ingest_setup import DATA_ERROR, REPLACED, IngestSetup, exit_code
@@ -23,7 +23,7 @@ from actors.shard_window import Batch, ShardWindow
 from actors.store.checkpoint import CheckpointError, CheckpointUnusable, Saved
 from actors.store.diskspace import DiskSpace
 from actors.store.fence import Fence, Fenced
-from actors.summary import summarise
+from actors.summary import summarise, timed
 from actors.upstream import End, Ending, Opened
 from actors.vitals import UNKNOWN_LAG
 from config.source import Source, Start
@@ -42,6 +42,7 @@ CHUNK: Final = 256
 
 TICK_SECONDS: Final = 0.2
 DISK_SECONDS: Final = 5.0
+GRACE_SECONDS: Final = 1.0
 REWIND_SECONDS: Final = 300.0
 """How far before the last known event a host is read again that numbers anew."""
 
@@ -97,17 +98,19 @@ class Ingest(Actor):
         self._disk_at = self._save_at = float("-inf")
         self._complete = self._finished = self._draining = self._replaced = False
         self._report_failed = False
+        self._alone_since = float("inf")
 
     # -- life cycle
 
     def on_start(self) -> None:
         context = self.context
         try:
-            saved, insists = self._claim()
+            outage_seconds = self.settings.settings.database.outage_seconds
+            saved, begun = claim(self._position, context, outage_seconds)
         except (CheckpointError, CheckpointUnusable, Fenced) as error:
             context.fail(str(error), exit_code(error))
             return
-        self._begin_where(saved, insists=insists)
+        self._begin_where(saved, insists=self.settings.start_is_explicit and not begun)
         for window in self._windows:
             context.on_ack(window.address, partial(self._acked, window))
         self._began = self._quiet_since = context.clock.monotonic()
@@ -125,33 +128,11 @@ class Ingest(Actor):
     def on_stop(self) -> None:
         self._position.close()
 
-    def on_peer(self, peer: Address, generation: int, up: bool) -> None:  # noqa: ARG002 - the engine's signature
+    def on_peer(self, peer: Address, generation: int, up: bool) -> None:
         """A shard that came has credit to give."""
+        self._intake.peer(peer, generation, up=up)
         if up:
             self._resume()
-
-    def _claim(self) -> tuple[Saved | None, bool]:
-        """Take the checkpoint over; the database may be away for a while, as in an outage.
-
-        Returns it, and whether the start of this run wins over it.
-        """
-        context, position = self.context, self._position
-        deadline = context.clock.monotonic() + self.settings.settings.database.outage_seconds
-        failures = 0
-        while True:
-            try:
-                saved = position.claim()
-                # A generation that died before it saved had not begun.
-                begun = context.generation > 1 and position.saved_in_this_run()
-            except CheckpointError as error:
-                if context.clock.monotonic() > deadline:
-                    raise
-                if failures == 0:
-                    _log.warning("%s; trying again", error)
-                failures += 1
-                context.wait(min(5.0, 0.2 * 2**failures))
-            else:
-                return saved, self.settings.start_is_explicit and not begun
 
     def _begin_where(self, saved: Saved | None, *, insists: bool) -> None:
         """Begin after the checkpoint, or where this run was asked to."""
@@ -337,9 +318,28 @@ class Ingest(Actor):
     def _settle(self) -> None:
         """While draining: stop once everything in the windows is durable and saved."""
         self._intake.flush()
-        saved = self._intake.empty and self._save(self.context.clock.monotonic(), hurry=True)
-        if saved or self._replaced:
+        now = self.context.clock.monotonic()
+        if self._intake.empty:
+            if self._save(now, hurry=True):
+                self._end_run()
+                self.context.stop()
+        elif self._intake.abandoned:
+            # Nobody is restarted any more; but who is up may not have been announced yet.
+            self._alone_since = min(self._alone_since, now)
+            if now - self._alone_since >= GRACE_SECONDS:
+                _log.warning("no shard is left to take what is not durable yet: stopping")
+                self._save(now, hurry=True)
+                self.context.stop()
+        else:
+            self._alone_since = float("inf")
+        if self._replaced:
             self.context.stop()
+
+    def _end_run(self) -> None:
+        try:
+            self._position.end_run()
+        except CheckpointError as error:
+            _log.warning("%s; the next start will take this end for a crash", error)
 
     def _stop_reading(self) -> None:
         self._connector.stop()
@@ -371,16 +371,13 @@ class Ingest(Actor):
             self._report_failed = True
             return
         self._finished = True
-        # The wait that shows the end of a stream is no part of the work.
-        seconds = max(self._acked_at, self._began) - self._began
-        rate = summary["events"] / seconds if seconds > 0 else 0.0
         self.context.finish(
-            summary
-            | {
-                "checkpoint": self._position.saved or 0,
-                "seconds": round(seconds, 3),
-                "events_per_second": round(rate, 1),
-            }
+            timed(
+                summary,
+                checkpoint=self._position.saved or 0,
+                handed=int(self._metrics.events.value),
+                seconds=max(0.0, self._acked_at - self._began),
+            )
         )
 
     def _in_touch(self, now: float) -> bool:

@@ -194,6 +194,18 @@ class Intake:
         """Whether everything taken is durable."""
         return not any(window.unacked_frames for window in self._windows)
 
+    def peer(self, address: Address, generation: int, *, up: bool) -> None:
+        """A generation of a shard came or went."""
+        for window in self._windows:
+            if window.address == address and (up or window.generation == generation):
+                window.generation = generation if up else 0
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether something is not durable, and no shard is up that has any of it."""
+        waiting = [window for window in self._windows if window.unacked_frames]
+        return bool(waiting) and not any(window.generation for window in waiting)
+
     def _send(self, window: ShardWindow) -> bool:
         messages, size = self._post.room(window.address)
         if messages < 1 or size < window.message_size:

@@ -38,6 +38,7 @@ class ShardWindow:
 
     Attributes:
         due: the open batch has waited long enough, and goes as soon as the edge has room.
+        generation: of the shard that is up; 0 for none.
     """
 
     address: Address
@@ -51,6 +52,7 @@ class ShardWindow:
     unacked_frames: int = field(default=0, init=False)
     unacked_bytes: int = field(default=0, init=False)
     due: bool = field(default=False, init=False)
+    generation: int = field(default=0, init=False)
 
     def fits(self, size: int) -> bool:
         """Whether a frame of this many bytes keeps the window within its bounds."""

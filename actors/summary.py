@@ -32,3 +32,19 @@ def summarise(tallies: Mapping[str, int], dropped: Mapping[str, int]) -> dict[st
         "users_created": tallies.get("users_created", 0),
         "applied": dict(sorted(applied.items())),
     }
+
+
+def timed(
+    summary: Mapping[str, Any], *, checkpoint: int, handed: int, seconds: float
+) -> dict[str, Any]:
+    """Return the whole report: the figures, and how long it took.
+
+    `seconds` is the work of the last generation of ingest, which handed so many events to shards;
+    the wait that shows the end of a stream is no part of it.
+    """
+    return {
+        **summary,
+        "checkpoint": checkpoint,
+        "seconds": round(seconds, 3),
+        "events_per_second": round(handed / seconds, 1) if seconds > 0 else 0.0,
+    }

@@ -32,6 +32,7 @@ ON CONFLICT (service) DO UPDATE
 SET cursor = excluded.cursor, last_event_time = excluded.last_event_time, updated_at = now()
 """
 
+_GO_ON: Final = "UPDATE engine_epoch SET ended = false WHERE epoch = %s AND ended"
 _END: Final = "UPDATE engine_epoch SET ended = true WHERE epoch = %s"
 
 # The comparison makes two writers safe as well, should the fence ever let both through.
@@ -73,11 +74,13 @@ class Checkpoint:
         self._connection: psycopg.Connection | None = None
 
     def claim(self) -> None:
-        """Make this the generation that may save. Raises CheckpointError, and Fenced where a newer
-        generation or run lives.
+        """Make this the generation that may save, and have the run go on. Raises CheckpointError,
+        and Fenced where a newer generation or run lives.
         """
         try:
             self._fence.claim(self._open())
+            # A generation that was told to stop by itself ended the run, and has a successor.
+            self._open().execute(_GO_ON, [self._fence.epoch])
         except psycopg.Error as error:
             raise self._failed("claimed", error) from error
 
