@@ -39,8 +39,11 @@ class Connector:
         upstream: what is connected to.
         submit: runs a coroutine in the I/O thread, and gives it what delivers into the queue.
         after: calls something back in the actor's loop after some seconds.
+        now: tells the time in seconds; only differences count.
         place: says where the next connection goes on.
         backoff: the pauses between connections.
+        lasting: seconds after which a connection was a good one, also if nothing came on it: what
+            ends it then is no failure in a row with those before.
         chance: for their jitter.
     """
 
@@ -51,18 +54,23 @@ class Connector:
         *,
         submit: Callable[[Work], Session],
         after: Callable[[float, Callable[[], None]], object],
+        now: Callable[[], float],
         place: Callable[[], Place],
         backoff: Backoff,
+        lasting: float,
         chance: random.Random,
     ) -> None:
         self._name = name
         self._upstream = upstream
         self._submit = submit
         self._after = after
+        self._now = now
         self._place = place
         self._backoff = backoff
+        self._lasting = lasting
         self._chance = chance
         self._session: Session | None = None
+        self._opened_at: float | None = None
         self._stopped = False
         self._failures = 0
         self._stuck = 0
@@ -79,6 +87,7 @@ class Connector:
             # What cannot be received has no number that we know, so each try asks for one more.
             place = Place(place.cursor + self.stepped, place.moment)
         self.discarding = False
+        self._opened_at = None
         self._session = self._submit(Reading(self._upstream, place).run)
 
     def progressed(self) -> None:
@@ -115,6 +124,7 @@ class Connector:
     def opened(self) -> None:
         """Handle `Opened`."""
         self.open = True
+        self._opened_at = self._now()
         self.connections += 1
         log = _log.info if self._failures or self.connections == 1 else _log.debug
         log("connected to %s", self._name)
@@ -128,6 +138,9 @@ class Connector:
         self._session = None
         if self._stopped or ending.end is End.EXHAUSTED:
             return False
+        opened_at = self._opened_at
+        if opened_at is not None and self._now() - opened_at >= self._lasting:
+            self._failures = 0
         self._failures += 1
         # A line that breaks the protocol says nothing about what would have come on it.
         if ending.end is End.UNRECEIVABLE:

@@ -85,8 +85,10 @@ class Ingest(Actor):
             settings.upstream(),
             submit=self._io.submit,
             after=context.after,
+            now=context.clock.monotonic,
             place=self._place,
             backoff=Backoff(limits.reconnect_min_seconds, limits.reconnect_max_seconds),
+            lasting=limits.stall_seconds,
             chance=random.Random(),  # noqa: S311 - jitter needs no secrecy
         )
         self._disk = settings.disk_space()

@@ -198,7 +198,7 @@ class _Line:
             if self._delivering or self._received != seen:
                 seen, since = self._received, now
             elif now - since >= self._stall:
-                self._give_up(f"nothing came for {self._stall:g} s")
+                self._give_up(f"nothing came for {self._stall:g} s (ingest.stall_seconds)")
                 return
             elif now - max(since, pinged) >= self._ping:
                 pinged = now

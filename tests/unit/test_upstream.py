@@ -201,7 +201,7 @@ def test_silence_on_an_open_connection_is_a_stall() -> None:
         async with relay(handler) as address:
             items, ending = await read_all(client(address, stall_seconds=0.4))
         assert items == [Opened(), b"one"]
-        assert ending == Ending(End.STALLED, "nothing came for 0.4 s")
+        assert ending == Ending(End.STALLED, "nothing came for 0.4 s (ingest.stall_seconds)")
 
     run(scenario())
 
