@@ -79,15 +79,20 @@ class Intensity:
     def __init__(self, most: int, period: float) -> None:
         self.most = most
         self.period = period
-        self._times: deque[float] = deque()
+        self._restarts: deque[tuple[float, str]] = deque()
 
     def count(self, now: float) -> int:
         """Restarts in the period that ends now."""
-        while self._times and self._times[0] <= now - self.period:
-            self._times.popleft()
-        return len(self._times)
+        while self._restarts and self._restarts[0][0] <= now - self.period:
+            self._restarts.popleft()
+        return len(self._restarts)
 
-    def spend(self, now: float) -> bool:
-        """Count one restart. False when that is one too many."""
-        self._times.append(now)
+    def spend(self, now: float, name: str = "") -> bool:
+        """Count one restart of a child. False when that is one too many."""
+        self._restarts.append((now, name))
         return self.count(now) <= self.most
+
+    def refund(self, name: str, restarts: int) -> None:
+        """Take back the last restarts of a child: something else than the child was to blame."""
+        for entry in [entry for entry in self._restarts if entry[1] == name][-restarts:]:
+            self._restarts.remove(entry)

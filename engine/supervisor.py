@@ -234,6 +234,8 @@ class Supervisor:
 
     def _isolating(self, ward: Ward, message: Isolating) -> None:
         if message.on:
+            if message.peer not in ward.isolates:
+                self._judge.pardon(self._by_name[message.peer])
             ward.isolates.add(message.peer)
             log.warning(
                 f"{message.peer} died twice on the same messages of {ward.name},"

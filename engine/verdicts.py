@@ -11,6 +11,7 @@ from engine.restarts import Intensity
 from engine.shutdown import Ending, Send, dismissal
 from engine.topology import Topology
 from engine.ward import ActorWard, Exit, ServiceWard, State, Ward
+from engine.window import DEATHS_BEFORE_ISOLATION
 
 log = structlog.get_logger("supervisor")
 
@@ -79,7 +80,7 @@ class Judge:
         group = ward.group
         excuse = self._excuse(ward)
         meter = self._isolated[group.name] if excuse == "isolated" else self._meters[group.name]
-        if excuse != "no service" and not meter.spend(now):
+        if excuse != "no service" and not meter.spend(now, ward.name):
             kind = "deaths on single messages" if excuse == "isolated" else "restarts"
             despair = (
                 f"giving up: more than {meter.most} {kind} in {meter.period:g} s"
@@ -106,6 +107,10 @@ class Judge:
             **about,
         )
         return ""
+
+    def pardon(self, ward: Ward) -> None:
+        """The deaths that led to an isolation are taken for those of the messages, too."""
+        self._meters[ward.group.name].refund(ward.name, DEATHS_BEFORE_ISOLATION)
 
     def _excuse(self, ward: Ward) -> str:
         """Why this death does not count against the intensity, "" when it does."""

@@ -96,3 +96,15 @@ def test_the_same_seed_gives_the_same_backoff() -> None:
 def test_an_impossible_backoff_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="impossible backoff"):
         Backoff(**wrong)
+
+
+def test_restarts_that_were_not_the_child_s_fault_are_taken_back() -> None:
+    intensity = Intensity(3, 60.0)
+    for now, name in ((0.0, "a"), (1.0, "b"), (2.0, "a"), (3.0, "a")):
+        intensity.spend(now, name)
+    intensity.refund("a", 2)
+    assert intensity.count(4.0) == 2
+    assert intensity.spend(4.0, "b")
+    assert not intensity.spend(5.0, "a")
+    intensity.refund("nobody", 2)
+    assert intensity.count(5.0) == 4
