@@ -46,8 +46,9 @@ def test_deaths_after_the_isolation_count_again(arena: Path) -> None:
         poison(system)
         system.wait_for_line("source sends to sink as usual again")
         # Those before it are the messages', and are taken back.
-        for _ in range(3):
-            system.wait_ready("sink", times=len(system.lines("sink died:")) + 1)
+        died = len(system.lines("sink died:"))
+        for more in range(3):
+            system.wait_ready("sink", times=died + more + 1)
             system.order("sink", "die")
         outcome = system.outcome()
         assert outcome["code"] == 70
