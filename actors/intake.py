@@ -17,7 +17,7 @@ from actors.broken import BrokenFrames, Chance
 from actors.ingest_metrics import IngestMetrics
 from actors.messages import Frames
 from actors.position import Position
-from actors.sequence import Sequence
+from actors.sequence import Gap, Sequence
 from actors.shard_window import Batch, ShardWindow
 from config.units import show_duration
 from engine.address import Address
@@ -295,17 +295,7 @@ class Intake:
                 self._metrics.drop(UNRECEIVABLE, more)
             gap = sequence.gap_before(seq, time)
             if gap is not None:
-                self._metrics.gaps.add()
-                lasting = "unknown time" if gap.seconds is None else show_duration(gap.seconds)
-                _log.error(
-                    "%s no longer holds what followed event %d: %s of the stream are missing,"
-                    " up to %d events; going on at event %d",
-                    self._host,
-                    gap.after,
-                    lasting,
-                    gap.events,
-                    seq,
-                )
+                self._tell_gap(gap)
         if self.skip_before is not None:
             if time is not None and time < self.skip_before:
                 self._metrics.skipped.value += 1
@@ -314,6 +304,28 @@ class Intake:
                 return False
             self.skip_before = None
         return True
+
+    def _tell_gap(self, gap: Gap) -> None:
+        if gap.lost:
+            self._metrics.gaps.add()
+            _log.error(
+                "%s no longer holds what followed event %d: %s of the stream are missing,"
+                " up to %d events; going on at event %d",
+                self._host,
+                gap.after,
+                "unknown time" if gap.seconds is None else show_duration(gap.seconds),
+                gap.events,
+                gap.first,
+            )
+        # After a search by time, and where we step over something, no next number was asked for.
+        elif self.skip_before is None and gap.events > self._stepped:
+            _log.info(
+                "%s: events %d to %d were not sent%s; a source may skip numbers",
+                self._host,
+                gap.after + 1,
+                gap.first - 1,
+                "" if gap.seconds is None else f" ({max(0.0, gap.seconds):.0f} s)",
+            )
 
 
 def unix_time(text: str | None) -> float | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 GAP_SECONDS: Final = 60.0
-"""A jump of numbers is a gap when the time jumped by more than this as well: numbers alone skip
-what a server has deleted, and times alone stand still when nobody writes."""
+"""Events are lost when number and time jumped, the time by more than this: numbers alone skip what
+a server has deleted, and times alone stand still when nobody writes."""
 
 SIGNS_OF_RESTART: Final = 10
 """So many events in a row with an old number and a new time, and the host numbers anew."""
@@ -17,14 +17,16 @@ SIGNS_OF_RESTART: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What the source no longer holds: this many events at most, over this many seconds.
+    """What the source did not send: this many events at most, over this many seconds.
 
-    `seconds` is None where no time is known.
+    `seconds` is None where no time is known. `lost` says that the source no longer holds them;
+    else they may be numbers that it skipped.
     """
 
     after: int
     first: int
     seconds: float | None
+    lost: bool
 
     @property
     def events(self) -> int:
@@ -65,9 +67,8 @@ class Sequence:
         if self.last < 0 or seq <= self.last + 1:
             return None
         seconds = None if time is None or self.time is None else time - self.time
-        if self.announced_outdated or (seconds is not None and seconds > GAP_SECONDS):
-            return Gap(self.last, seq, seconds)
-        return None
+        late = seconds is not None and seconds > GAP_SECONDS
+        return Gap(self.last, seq, seconds, lost=late or self.announced_outdated)
 
     def asked_too_much(self, seq: int) -> bool:
         """Judge an event by its number: whether the host is not yet at the cursor asked for.

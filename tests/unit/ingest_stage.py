@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -91,6 +92,14 @@ class Shard(Actor):
             self.unacked.clear()
 
 
+class LoudIngest(Ingest):
+    """Logs what an operator reads, to standard error."""
+
+    def on_start(self) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        super().on_start()
+
+
 class Stage:
     """Ingest with its shards, its checkpoint in `database`, and what they have done so far."""
 
@@ -129,7 +138,7 @@ class Stage:
         }
         loaded = load(flags={key: ("test", value) for key, value in values.items()})
         setup = IngestSetup(loaded, self.shards, self.database, explicit, disk)
-        self.harness.start("ingest", Ingest, setup)
+        self.harness.start("ingest", LoudIngest, setup)
 
     def drain(self) -> int:
         """Ask ingest to stop in order; returns its exit code."""

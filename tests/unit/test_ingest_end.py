@@ -67,3 +67,15 @@ def test_a_drain_waits_for_the_shard_that_is_up(
         assert on.saved() == 1000 + COUNT - 1
         assert ended(on)
     assert "no shard is left" not in capfd.readouterr().err
+
+
+def test_the_wait_that_shows_the_end_of_a_stream_is_no_part_of_the_reported_time(
+    database: str, tmp_path: Path, recorded: Path
+) -> None:
+    idle = 2.0
+    with relay_process(recorded) as relay, stage(database, tmp_path) as on:
+        began = time.monotonic()
+        on.start(relay.url, start="oldest", until_caught_up=True, source__idle_seconds=idle)
+        report = on.finished()
+        assert report["seconds"] <= time.monotonic() - began - idle
+        assert report["events_per_second"] == pytest.approx(COUNT / report["seconds"], rel=0.1)

@@ -6,11 +6,17 @@ from actors.sequence import SIGNS_OF_RESTART, Sequence
 def test_a_jump_of_numbers_and_time_is_a_gap_of_both() -> None:
     gap = Sequence(last=100, time=1000.0).gap_before(5000, 4600.0)
     assert gap is not None
-    assert (gap.events, gap.seconds) == (4899, 3600.0)
+    assert (gap.events, gap.seconds, gap.lost) == (4899, 3600.0, True)
 
 
-def test_a_jump_of_numbers_alone_is_what_the_server_deleted() -> None:
-    assert Sequence(last=100, time=1000.0).gap_before(5000, 1002.0) is None
+def test_a_jump_of_numbers_alone_may_be_what_the_server_deleted() -> None:
+    gap = Sequence(last=100, time=1000.0).gap_before(5000, 1002.0)
+    assert gap is not None
+    assert (gap.events, gap.seconds, gap.lost) == (4899, 2.0, False)
+
+
+def test_the_next_number_is_no_gap() -> None:
+    assert Sequence(last=100, time=1000.0).gap_before(101, 1002.0) is None
 
 
 def test_a_jump_of_time_alone_is_a_quiet_night() -> None:
@@ -21,15 +27,19 @@ def test_a_source_that_replays_the_cursor_itself_shows_no_gap() -> None:
     assert Sequence(last=100, time=1000.0).gap_before(100, 40_000.0) is None
 
 
-def test_without_times_only_the_announcement_of_the_source_makes_a_gap() -> None:
+def test_without_times_only_the_announcement_of_the_source_makes_a_loss() -> None:
+    def lost() -> bool:
+        gap = sequence.gap_before(5000, None)
+        assert gap is not None
+        assert (gap.events, gap.seconds) == (4899, None)
+        return gap.lost
+
     sequence = Sequence(last=100)
-    assert sequence.gap_before(5000, None) is None
+    assert not lost()
     sequence.announced_outdated = True
-    gap = sequence.gap_before(5000, None)
-    assert gap is not None
-    assert (gap.events, gap.seconds) == (4899, None)
+    assert lost()
     sequence.connected()
-    assert sequence.gap_before(5000, None) is None
+    assert not lost()
 
 
 def test_a_first_start_has_no_gap() -> None:
