@@ -21,6 +21,10 @@ _log = logging.getLogger(__name__)
 _MARGIN: Final = 1.1
 
 
+# With less than this PostgreSQL cannot write what it needs to start.
+FULL_BYTES: Final = 64 * 1024
+
+
 class Space(Enum):
     """What the free space means."""
 

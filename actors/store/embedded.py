@@ -29,6 +29,7 @@ from psycopg import sql
 from actors.store.account import Account, choose_account
 from actors.store.binaries import Binaries, accessible, find_binaries
 from actors.store.data_folder import SUPERUSER, DataFolder, refuse
+from actors.store.diskspace import FULL_BYTES, free_bytes
 from actors.store.guard import STOP_SIGNALS, Guard, wait_until_gone
 from actors.store.leftover import server_processes, take_over
 from actors.store.refusal import DatabaseRefused, Reason
@@ -320,7 +321,8 @@ class EmbeddedPostgres:
         return f"{how}: {reason}" if reason and code > 0 else how
 
     def _refusal(self, program: str, code: int) -> DatabaseRefused:
-        if self._server_log.disk_was_full():
+        # A log on a full disk cannot say so.
+        if self._server_log.disk_was_full() or free_bytes(self.folder.root) < FULL_BYTES:
             return refuse(OSError(errno.ENOSPC, ""), self.folder.data)
         return DatabaseRefused(
             Reason.SERVER_FAILED,
