@@ -102,7 +102,7 @@ class UserGate(Actor):
         self._sweeping = False
         self._more_left = False
         self._done: deque[_Job] = deque()
-        self._postponed = 0
+        self._writing_fails = False
         self._outage = Outage(
             "PostgreSQL is away: users are made when it is back",
             "PostgreSQL is back",
@@ -300,10 +300,9 @@ class UserGate(Actor):
             if error is None:
                 self._take_in(job)
             elif isinstance(error, DatabaseAway):
-                self._postponed += 1
+                self._writing_fails = self._writing_fails or not job.sweeps
                 self._postpone(error, partial(self._again, job))
             elif isinstance(error, (TooSlow, *PASSING)):
-                self._postponed += 1
                 self.context.after(RETRY_SECONDS, partial(self._again, job))
             elif isinstance(error, RunReplaced):
                 self.context.give_up(str(error), 75)
@@ -321,9 +320,10 @@ class UserGate(Actor):
             self._more_left = len(held) == SWEEP_ROWS
             self._sweep_wanted = self._sweep_wanted or (self._more_left and any(held))
             # Reading says nothing where it is writing that fails, as on a full disk.
-            if not self._postponed:
+            if not self._writing_fails:
                 self._outage.succeeded()
             return
+        self._writing_fails = False
         self._outage.succeeded()
         self._sweep_wanted = self._sweep_wanted or (self._more_left and bool(job.rows))
         self.context.crash_point("user_gate.created")
@@ -342,7 +342,6 @@ class UserGate(Actor):
         self.context.after(pause, again)
 
     def _again(self, job: _Job) -> None:
-        self._postponed -= 1
         self._wanted.update(dict.fromkeys(job.dids))
         # Rows of the outbox are still there, and are found by reading it.
         self._sweep_wanted = self._sweep_wanted or job.sweeps or bool(job.rows)
