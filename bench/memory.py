@@ -1,8 +1,8 @@
 """Memory of every process over a long replay: what grows with the stream would show.
 
 The whole program reads a synthetic network from a loopback relay; each process's private memory
-(USS, MiB) is sampled all the time, its PostgreSQL sessions included. Compared are the peaks around
-an early event and around the last. Prints one JSON line.
+(USS, MiB) is sampled all the time, its PostgreSQL sessions included. Compared are the medians (and
+the peaks) just before an early event and before the last. Prints one JSON line.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import click
@@ -22,7 +23,7 @@ from bench.end_to_end import ROOT, fresh_database, make_capture, server
 from bench.relay_process import relay_process
 
 MIB: Final = 1024 * 1024
-# Peaks are taken over this share of the stream before each of the two events.
+# Samples are taken over this share of the stream before each of the two events.
 SHARE: Final = 0.05
 
 Sample = tuple[int, dict[str, float]]
@@ -64,13 +65,13 @@ def _name(pid: int) -> str:
         return "gone"
 
 
-def peaks(samples: list[Sample], event: int, events: int) -> dict[str, float]:
-    """Return each process's peak in the share of the stream that ends at an event."""
-    found: dict[str, float] = {}
+def around(samples: list[Sample], event: int, events: int) -> dict[str, list[float]]:
+    """Return each process's samples in the share of the stream that ends at an event."""
+    found: dict[str, list[float]] = {}
     for position, memory in samples:
         if event - events * SHARE <= position <= event:
             for name, used in memory.items():
-                found[name] = max(found.get(name, 0.0), used)
+                found.setdefault(name, []).append(used)
     return found
 
 
@@ -94,14 +95,19 @@ def main(events: int, early: int, users: int, shards: int) -> None:
             command = [sys.executable, str(ROOT / "run.py"), "--json", "--until-caught-up"]
             command += ["--from-start", "--source", relay.url, "--shards", str(shards)]
             command += ["--database-url", database, "--log-level", "warning"]
-            environment = {**os.environ, "SKYSHARD_MONITOR__PORT": "0"}
+            # The checkpoint tells how far it is, so it is saved often.
+            environment = {
+                **os.environ,
+                "SKYSHARD_MONITOR__PORT": "0",
+                "SKYSHARD_INGEST__CHECKPOINT_SECONDS": "0.1",
+            }
             with subprocess.Popen(
                 command, cwd=ROOT, stdout=subprocess.PIPE, env=environment
             ) as child:
                 samples = main_samples(child, database)
                 assert child.stdout is not None
                 report = json.loads(child.stdout.read())
-    before, after = peaks(samples, early, events), peaks(samples, events, events)
+    before, after = around(samples, early, events), around(samples, events, events)
     figures = {
         "bench": "memory",
         "events": report["events"],
@@ -109,12 +115,14 @@ def main(events: int, early: int, users: int, shards: int) -> None:
         "events_per_second": report["events_per_second"],
         "mib": {
             name: {
-                "early": round(before[name], 1),
-                "end": round(after[name], 1),
-                "ratio": round(after[name] / before[name], 3),
+                "early": round(median(before[name]), 1),
+                "end": round(median(after[name]), 1),
+                "ratio": round(median(after[name]) / median(before[name]), 3),
+                "peak_early": round(max(before[name]), 1),
+                "peak_end": round(max(after[name]), 1),
             }
             for name in sorted(before.keys() & after.keys())
-            if before[name] > 0
+            if median(before[name]) > 0
         },
     }
     click.echo(json.dumps(figures))
