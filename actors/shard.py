@@ -35,6 +35,8 @@ from engine.timer import Timer
 log = structlog.get_logger()
 
 GATE: Final = "user_gate"
+# A DID has at most 2,048 bytes, and a message must fit in its window.
+DIDS_IN_A_MESSAGE: Final = 1_000
 # Between two attempts to tell the gate that work is left for it.
 SWEEP_SECONDS: Final = 1.0
 # After this many drops of one reason the log says no more of them; the counters go on.
@@ -161,8 +163,9 @@ class Shard(Actor):
         began = self.context.clock.monotonic()
         unknown = self._unknown(batch)
         work = []
-        if unknown:
-            work.append((GATE, self._codec.encode(CreateUsers(unknown))))
+        for start in range(0, len(unknown), DIDS_IN_A_MESSAGE):
+            part = unknown[start : start + DIDS_IN_A_MESSAGE]
+            work.append((GATE, self._codec.encode(CreateUsers(part))))
         outcome = self._apply(batch, work)
         for drop in (*batch.drops, *outcome.drops):
             self._count_drop(drop)
@@ -210,7 +213,7 @@ class Shard(Actor):
         known = self._known
         authors = known.missing(batch.authors)
         subjects = known.missing(batch.subjects)
-        if authors:
+        if authors and len(authors) <= DIDS_IN_A_MESSAGE:
             timeout = self._settings.gate_timeout_ms / 1000
             try:
                 self.context.ask(GATE, EnsureUsers(sorted(authors)), timeout)
@@ -220,6 +223,8 @@ class Shard(Actor):
             else:
                 known.update(authors)
                 subjects -= authors
+        else:
+            subjects |= authors
         return sorted(subjects)
 
     def _send_work(self, outcome: Outcome, work: list[tuple[str, bytes]]) -> None:

@@ -36,7 +36,7 @@ from engine.topology import Edge, EdgeKind, Group, Topology
 log = structlog.get_logger("supervisor")
 
 MIB: Final = 1024 * 1024
-# A window of frames holds at least this many batches, so that a shard never waits for the next.
+# Work that is offered and not yet taken; what comes beyond is found in the outbox later.
 OFFER_MESSAGES: Final = 256
 
 EDGES: Final = (

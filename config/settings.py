@@ -26,6 +26,10 @@ PostgresSize = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(kB|MB|GB|TB)$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$")]
 
 
+# Connections beside those of shards and user gate: supervisor, monitor, ingest, and a few to look.
+OTHER_CONNECTIONS: Final = 10
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of the sections."""
 
@@ -166,6 +170,15 @@ def _at_least(larger: str, smaller: str) -> Rule:
     return Rule((larger, smaller), check)
 
 
+def _connections_suffice(settings: Settings) -> str | None:
+    """The writers of a run, the supervisor's, the monitor's, and some for whoever reads."""
+    shards, most = settings.run.shards, settings.embedded.max_connections
+    needed = shards + settings.user_gate.max_concurrent_user_creations + OTHER_CONNECTIONS
+    if settings.run.database_url or needed <= most:
+        return None
+    return f"{shards} shards need embedded.max_connections of {needed} or more, and it is {most}"
+
+
 def lookup(settings: Settings, key: str) -> Any:
     """The value of ``section.key``. Raises AttributeError for an unknown one."""
     section, _, name = key.partition(".")
@@ -199,6 +212,7 @@ RULES: Final = (
     Rule(("run.source",), _source_is_usable),
     Rule(("source.start", "run.source"), _start_is_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
+    Rule(("run.shards", "embedded.max_connections"), _connections_suffice),
     _at_least("ingest.window_frames", "ingest.batch_frames"),
     # A writer whose statement may run for longer would be taken for stuck.
     _at_least("supervisor.progress_seconds", "database.statement_timeout_seconds"),
