@@ -31,7 +31,7 @@ from actors.store.binaries import Binaries, accessible, find_binaries
 from actors.store.data_folder import SUPERUSER, DataFolder, refuse
 from actors.store.diskspace import FULL_BYTES, free_bytes
 from actors.store.guard import STOP_SIGNALS, Guard, wait_until_gone
-from actors.store.leftover import server_processes, take_over
+from actors.store.leftover import group_members, server_processes, take_over
 from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.server_lock import ServerLock
 from actors.store.server_log import ServerLog
@@ -362,9 +362,12 @@ class EmbeddedPostgres:
                 self._exit = None
 
     def _kill_orphans(self) -> None:
-        """Children outlive a killed postmaster for a moment, or for as long as a query takes."""
+        """Children outlive a killed postmaster for a moment, or for as long as a query takes.
+
+        Those of initdb stay in its process group; the postmaster's leave it, but work in the data.
+        """
         deadline = time.monotonic() + _KILL_SECONDS
-        while orphans := server_processes(self.folder.data):
+        while orphans := self._orphans():
             for process in orphans:
                 try:
                     process.kill()
@@ -375,6 +378,13 @@ class EmbeddedPostgres:
                 _log.error("PostgreSQL processes hang in the system: %s", pids)
                 return
             time.sleep(_PAUSE)
+
+    def _orphans(self) -> list[psutil.Process]:
+        found = server_processes(self.folder.data)
+        if self._process is not None and self._process.returncode is None:
+            # Not reaped yet, so its number is no other group's. It is itself ended by its pidfd.
+            found += [p for p in group_members(self._process.pid) if p.pid != self._process.pid]
+        return found
 
     def _forget_process(self) -> None:
         """Before another program takes the place of one that has ended.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ import psutil
 
 from actors.store.refusal import DatabaseRefused, Reason
 
-__all__ = ["server_processes", "take_over"]
+__all__ = ["group_members", "server_processes", "take_over"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,18 @@ def server_processes(data: Path) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue  # gone meanwhile, or another user's, who cannot have opened our data
+    return found
+
+
+def group_members(group: int) -> list[psutil.Process]:
+    """Every process of a process group that still runs; a zombie does not."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue  # gone meanwhile
     return found
 
 

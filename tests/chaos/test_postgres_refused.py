@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 
 from actors.store.embedded import EmbeddedPostgres
-from actors.store.leftover import server_processes
+from actors.store.leftover import group_members, server_processes
 from actors.store.refusal import EXIT_CODES, DatabaseRefused, Reason
 from tests.postgres_server import SmallServer, make_server, short_folder, start
 
@@ -135,6 +136,21 @@ def test_a_setting_that_the_server_does_not_take_is_told(folder: Path) -> None:
 def test_a_start_that_takes_too_long_is_given_up(folder: Path) -> None:
     server = make_server(folder, options=SmallServer(start_seconds=0.0))
     refused(server, Reason.TOO_SLOW, "initdb", "start_seconds")
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 40])
+def test_nothing_of_a_killed_initdb_is_left(folder: Path, steps: int) -> None:
+    server = make_server(folder)
+    server.start()
+    while steps:
+        if "initdb" in str(server.poll_ready()):
+            steps -= 1
+        time.sleep(0.01)
+    group = server.pid
+    assert group is not None
+    server.kill()
+    assert group_members(group) == []
+    shutil.rmtree(folder / "data")  # nobody makes or removes a file there any more
 
 
 @pytest.fixture
