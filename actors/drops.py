@@ -15,6 +15,10 @@ class DropReason(StrEnum):
     KEY_TOO_LONG = "key_too_long"  # a string that goes into a key is over 2,000 bytes
     NOT_AUTHORIZED = "not_authorized"  # it speaks for something that is not its author's
     RECORD_MISSING = "record_missing"  # the commit names a record that its blocks do not hold
+    LEXICON = "lexicon"  # it breaks the lexicon of its collection
+    OPTED_OUT = "opted_out"  # its author has forbidden the collection of data
+    TAKEN_DOWN = "taken_down"  # the operator refuses its author, or itself
+    ACCOUNT_INACTIVE = "account_inactive"  # a commit of an account that is not active
     DATABASE_REFUSED = "database_refused"  # PostgreSQL refuses this record, and this one alone
 
 

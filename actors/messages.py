@@ -60,6 +60,58 @@ class CreateUsers(Message, frozen=True):
     dids: list[str]
 
 
+class RegistryWork(Message, frozen=True, kw_only=True):
+    """Body of the registry's outbox work: what changed that waits or judgements may rest on.
+
+    `waiting`: subjects that entries of the batch wait for. `arrived`: record uris that are indexed
+    since the batch and were not before. `changed`: posts that were there and were replaced or went,
+    or whose validity changed. `gates`: posts whose thread gate or post gate came, changed or went.
+    `judge`: replies and quotes whose flags were written.
+    """
+
+    waiting: tuple[str, ...] = ()
+    arrived: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
+    judge: tuple[str, ...] = ()
+
+
+class Unverified(Message, frozen=True):
+    """A verification record that its issuer deleted; `time` in microseconds since 1970."""
+
+    uri: str
+    issuer: str
+    subject: str
+    time: int
+
+
+class NotifierWork(Message, frozen=True, kw_only=True):
+    """Body of the notifier's outbox work: uris of records whose notifications may have changed.
+
+    `records`: those to compute (again). `fresh`: posts among them that are new, of which
+    subscribers are told. `gone`: records that are indexed no more, with what was notified of them
+    and because of them. `extended`: posts whose ancestors or flags changed; replies below are
+    computed too. `purged`: DIDs whose records are all gone.
+    """
+
+    records: tuple[str, ...] = ()
+    fresh: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    extended: tuple[str, ...] = ()
+    unverified: tuple[Unverified, ...] = ()
+    purged: tuple[str, ...] = ()
+
+
+class Settle(Message, frozen=True):
+    """The registry tells the shard of the authors: claim these entries, judge these posts.
+
+    `claims` are pairs of an entry's uri and what it awaited.
+    """
+
+    claims: list[tuple[str, str]]
+    judge: list[str]
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Frames,
     EnsureUsers,
@@ -67,4 +119,7 @@ MESSAGES: tuple[type[Message], ...] = (
     OutboxWork,
     SweepOutbox,
     CreateUsers,
+    RegistryWork,
+    NotifierWork,
+    Settle,
 )

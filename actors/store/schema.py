@@ -9,7 +9,7 @@ collation C, so that the order of keys is the order of their bytes everywhere.
 from actors.store.table import Table, table
 
 # Raised with every change of the tables; a database above it belongs to a newer program.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _TIMES = "created_at! timestamp, indexed_at! timestamp = now()"
 _ROW_TIMES = "created_at! timestamp = now(), updated_at! timestamp = now()"
@@ -22,8 +22,14 @@ CONTRACT: tuple[Table, ...] = (
         "users",
         "did*~ text, handle! text, display_name text, avatar_url text, banner_url text,"
         "description text, profile_record jsonb, pinned_post jsonb, search_vector tsvector,"
-        "created_at! timestamp = now(), indexed_at! timestamp = now()",
-        indexes=("handle", "gin search_vector WHERE search_vector IS NOT NULL"),
+        "created_at! timestamp = now(), indexed_at! timestamp = now(),"
+        # Null: active. The pack that the first version of the profile came by, while it names it.
+        "engine_account_status text, engine_joined_via~ text",
+        indexes=(
+            "handle",
+            "gin search_vector WHERE search_vector IS NOT NULL",
+            "engine_joined_via WHERE engine_joined_via IS NOT NULL",
+        ),
     ),
     table(
         "posts",
@@ -31,7 +37,8 @@ CONTRACT: tuple[Table, ...] = (
         "parent_cid text, root_uri~ text, root_cid text, embed jsonb, facets jsonb,"
         "violates_thread_gate! boolean = false, violates_embedding_rules! boolean = false,"
         "has_thread_gate! boolean = false, has_post_gate! boolean = false,"
-        f"tags! jsonb = '[]', search_vector tsvector, {_TIMES}, {_COMMIT}",
+        f"tags! jsonb = '[]', search_vector tsvector, {_TIMES}, {_COMMIT},"
+        "engine_invalid_reply! boolean = false",
         indexes=(
             "author_did, created_at",
             "parent_uri WHERE parent_uri IS NOT NULL",
@@ -78,14 +85,14 @@ CONTRACT: tuple[Table, ...] = (
         "uri*~ text, user_did!~ text, post_uri!~ text, subject_cid text, via jsonb,"
         f"{_TIMES}, {_COMMIT}",
         unique=("user_did, post_uri",),
-        indexes=("post_uri",),
+        indexes=("post_uri", "(via ->> 'uri') WHERE via IS NOT NULL"),
     ),
     table(
         "reposts",
         "uri*~ text, user_did!~ text, post_uri!~ text, subject_cid text, via jsonb,"
         f"{_TIMES}, {_COMMIT}",
         unique=("user_did, post_uri",),
-        indexes=("post_uri",),
+        indexes=("post_uri", "(via ->> 'uri') WHERE via IS NOT NULL"),
     ),
     table(
         "bookmarks",
@@ -170,7 +177,6 @@ CONTRACT: tuple[Table, ...] = (
         indexes=(
             "recipient_did, created_at DESC",
             "engine_record_uri WHERE engine_record_uri IS NOT NULL",
-            "created_at",
         ),
     ),
     table(
@@ -247,11 +253,12 @@ CONTRACT: tuple[Table, ...] = (
 ENGINE: tuple[Table, ...] = (
     # The program's version of these tables, in one row.
     table("engine_schema", "id* integer = 1, version! integer"),
-    # The rev guard: the last applied state of each repository.
+    # The rev guard: the last applied state of each repository. `withheld`: some of it was not
+    # stored because of an opt-out or a takedown.
     table(
         "engine_repos",
-        "did*~ text, rev! text, data bytea, out_of_step! boolean = false",
-        indexes=("did WHERE out_of_step",),
+        "did*~ text, rev! text, data bytea, out_of_step! boolean = false,withheld! boolean = false",
+        indexes=("did WHERE out_of_step", "withheld, did WHERE withheld"),
         storage=_COUNTER_STORAGE,
     ),
     table(
@@ -271,6 +278,26 @@ ENGINE: tuple[Table, ...] = (
         "engine_duplicates",
         "uri*~ text, table_name! text, thing!~ text, cid text, body! jsonb",
         indexes=("table_name, thing",),
+    ),
+    # Operations that wait for a subject that is not indexed: `uri` is the record, `awaited` the
+    # subject, `author` the record's.
+    table(
+        "engine_pending",
+        "uri*~ text, awaited*~ text, author!~ text, kind! text, created_at! timestamp = now()",
+        indexes=("awaited", "created_at"),
+    ),
+    # What the last #account and #identity event of each DID said; both have a guard of their own.
+    table(
+        "engine_accounts",
+        "did*~ text, active! boolean = true, status text, host text, seq bigint, time timestamp,"
+        "identity_host text, identity_seq bigint, identity_time timestamp",
+    ),
+    # DIDs and record uris that the operator refuses.
+    table("engine_takedowns", "subject*~ text, created_at! timestamp = now()"),
+    # DIDs whose records are being removed, slice by slice, and how many are gone.
+    table(
+        "engine_purges",
+        "subject*~ text, reason! text, removed! bigint = 0, created_at! timestamp = now()",
     ),
     # Work of a batch for another actor, written in the batch's transaction.
     table(
