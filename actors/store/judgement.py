@@ -1,0 +1,106 @@
+"""The judgements of a post, as SQL: is it a valid reply, do the gates of others let it stand.
+
+Each is a function of the rows that are there now, so it can be made again at any time: the shard of
+the post's author writes what comes out, and the registry looks where the stored flags differ. What
+is missing speaks for the post. The rules:
+
+* a reply is invalid when its root is not its parent's root (or the parent itself, where that is no
+  reply), or its parent is invalid, as far as both parent and root are indexed;
+* it violates the thread gate of its root when the gate's `allow` is there and lets nobody like its
+  author in; the gate's owner always may. No `allow` is everybody, an empty one nobody;
+* a quote violates the embedding rules of what it quotes when a post gate there disables embedding,
+  but for quotes of one's own posts.
+
+Look-ups stand in scalar subqueries with a limit: these are never turned into hashes of whole
+tables, and those of follows and lists only run where a gate has such a rule.
+"""
+
+from typing import Final
+
+_GATE: Final = "app.bsky.feed.threadgate#"
+
+_INVALID: Final = """coalesce((
+    SELECT r.root_uri <> coalesce(p.root_uri, p.uri) OR p.engine_invalid_reply
+    FROM posts p WHERE p.uri = r.parent_uri
+    AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false)"""
+
+_GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
+    SELECT CASE
+        WHEN g.allow IS NULL OR g.owner_did = r.author_did THEN false
+        WHEN g.allow @> '[{{"$type": "{_GATE}mentionRule"}}]' AND coalesce((
+            SELECT q.facets @> jsonb_build_array(jsonb_build_object('features',
+                jsonb_build_array(jsonb_build_object(
+                    '$type', 'app.bsky.richtext.facet#mention', 'did', r.author_did))))
+            FROM posts q WHERE q.uri = r.root_uri LIMIT 1), false) THEN false
+        WHEN g.allow @> '[{{"$type": "{_GATE}followingRule"}}]' AND (
+            SELECT true FROM follows f WHERE f.follower_did = g.owner_did
+            AND f.following_did = r.author_did LIMIT 1) THEN false
+        WHEN g.allow @> '[{{"$type": "{_GATE}followerRule"}}]' AND (
+            SELECT true FROM follows f WHERE f.follower_did = r.author_did
+            AND f.following_did = g.owner_did LIMIT 1) THEN false
+        WHEN g.allow @> '[{{"$type": "{_GATE}listRule"}}]' AND (
+            SELECT true FROM jsonb_array_elements(g.allow) AS e (rule)
+            WHERE e.rule ->> '$type' = '{_GATE}listRule' AND (
+                SELECT true FROM list_items m WHERE m.list_uri = e.rule ->> 'list'
+                AND m.subject_did = r.author_did LIMIT 1) LIMIT 1) THEN false
+        ELSE true END
+    FROM thread_gates g WHERE g.post_uri = r.root_uri
+    AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false))"""  # noqa: S608 - it is made of constants
+
+_EMBEDS: Final = """coalesce((
+    SELECT true FROM quotes k JOIN post_gates g ON g.post_uri = k.quoted_uri
+    WHERE k.post_uri = r.uri
+    AND g.embedding_rules @> '[{"$type": "app.bsky.feed.postgate#disableRule"}]'
+    AND NOT starts_with(k.quoted_uri, 'at://' || r.author_did || '/') LIMIT 1), false)"""
+
+DIFFERS: Final = (
+    f"(r.engine_invalid_reply <> {_INVALID} OR r.violates_thread_gate <> {_GATED}"
+    f" OR r.violates_embedding_rules <> {_EMBEDS})"
+)
+"""Whether the stored flags of the post `r` are not what they should be."""
+
+JUDGE_SQL: Final = f"""
+UPDATE posts p SET engine_invalid_reply = j.invalid, violates_thread_gate = j.gated,
+    violates_embedding_rules = j.embeds
+FROM (
+    SELECT r.uri, r.engine_invalid_reply AS was_invalid, r.violates_thread_gate AS was_gated,
+        r.violates_embedding_rules AS was_embeds, {_INVALID} AS invalid, {_GATED} AS gated,
+        {_EMBEDS} AS embeds
+    FROM unnest(%b::text[]) AS i (uri) JOIN posts r ON r.uri = i.uri OFFSET 0
+) j
+WHERE p.uri = j.uri
+    AND (p.engine_invalid_reply, p.violates_thread_gate, p.violates_embedding_rules)
+        IS DISTINCT FROM (j.invalid, j.gated, j.embeds)
+RETURNING p.uri, p.author_did, p.parent_uri,
+    (SELECT k.quoted_uri FROM quotes k WHERE k.post_uri = p.uri ORDER BY k.quoted_uri LIMIT 1),
+    j.was_invalid, j.was_gated, j.was_embeds, j.invalid, j.gated, j.embeds
+"""  # noqa: S608 - it is made of constants
+"""Judge the posts of one array of uris; one row for each whose flags changed: its uri, author,
+parent and quoted post, the three flags before (invalid reply, thread gate, embedding), and after.
+
+Every judgement is of the rows as they were before the statement: a reply whose parent is judged by
+the same one differs afterwards, and is judged again.
+"""
+
+
+def _look(source: str) -> str:
+    return f"""
+SELECT CASE WHEN d.differs THEN r.uri END, CASE WHEN d.differs THEN r.author_did END
+FROM unnest(%b::text[]) AS i (uri) JOIN {source}
+CROSS JOIN LATERAL (SELECT {DIFFERS} AS differs OFFSET 0) AS d
+"""  # noqa: S608 - it is made of constants
+
+
+LOOK_POSTS_SQL: Final = _look("posts r ON r.uri = i.uri")
+"""Uri and author of each of these posts whose flags differ, and a row of nulls for each other.
+
+The nulls let a reader that takes a few rows at a time know that the server works on.
+"""
+LOOK_REPLIES_SQL: Final = _look("posts r ON r.parent_uri = i.uri")
+"""The same of the posts that reply to these, directly."""
+LOOK_THREADS_SQL: Final = _look("posts r ON r.root_uri = i.uri")
+"""The same of the posts whose root is one of these."""
+LOOK_QUOTES_SQL: Final = _look(
+    "quotes k ON k.quoted_uri = i.uri JOIN posts r ON r.uri = k.post_uri"
+)
+"""The same of the posts that quote one of these."""
