@@ -126,6 +126,7 @@ class NetworkSettings(Section, frozen=True):
 class IndexSettings(Section, frozen=True):
     count_indexes: bool
     search_vector: bool
+    kept_drops: Annotated[int, Meta(ge=0, le=100_000_000, description="0 switches it off")]
 
 
 class Settings(Section, frozen=True):

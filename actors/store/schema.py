@@ -299,6 +299,12 @@ ENGINE: tuple[Table, ...] = (
         "engine_purges",
         "subject*~ text, reason! text, removed! bigint = 0, created_at! timestamp = now()",
     ),
+    # The newest drops: what was not indexed (uri or DID), and why.
+    table(
+        "engine_drops",
+        "id* bigserial, subject!~ text, reason! text, detail! text,created_at! timestamp = now()",
+        indexes=("subject",),
+    ),
     # Work of a batch for another actor, written in the batch's transaction.
     table(
         "engine_outbox",
