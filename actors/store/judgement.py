@@ -104,3 +104,8 @@ LOOK_QUOTES_SQL: Final = _look(
     "quotes k ON k.quoted_uri = i.uri JOIN posts r ON r.uri = k.post_uri"
 )
 """The same of the posts that quote one of these."""
+
+# The three apart, for whoever checks them one by one.
+INVALID: Final = _INVALID
+GATED: Final = _GATED
+EMBEDS: Final = _EMBEDS
