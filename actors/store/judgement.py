@@ -19,12 +19,13 @@ from typing import Final
 
 _GATE: Final = "app.bsky.feed.threadgate#"
 
-_INVALID: Final = """coalesce((
+INVALID: Final = """coalesce((
     SELECT r.root_uri <> coalesce(p.root_uri, p.uri) OR p.engine_invalid_reply
     FROM posts p WHERE p.uri = r.parent_uri
     AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false)"""
+"""Whether the post `r` should be an invalid reply. As the next two, in terms of a row called `r`."""
 
-_GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
+GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
     SELECT CASE
         WHEN g.allow IS NULL OR g.owner_did = r.author_did THEN false
         WHEN g.allow @> '[{{"$type": "{_GATE}mentionRule"}}]' AND coalesce((
@@ -46,16 +47,18 @@ _GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
         ELSE true END
     FROM thread_gates g WHERE g.post_uri = r.root_uri
     AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false))"""  # noqa: S608 - it is made of constants
+"""Whether `r` should violate its thread gate."""
 
-_EMBEDS: Final = """coalesce((
+EMBEDS: Final = """coalesce((
     SELECT true FROM quotes k JOIN post_gates g ON g.post_uri = k.quoted_uri
     WHERE k.post_uri = r.uri
     AND g.embedding_rules @> '[{"$type": "app.bsky.feed.postgate#disableRule"}]'
     AND NOT starts_with(k.quoted_uri, 'at://' || r.author_did || '/') LIMIT 1), false)"""
+"""Whether `r` should violate the embedding rules."""
 
 DIFFERS: Final = (
-    f"(r.engine_invalid_reply <> {_INVALID} OR r.violates_thread_gate <> {_GATED}"
-    f" OR r.violates_embedding_rules <> {_EMBEDS})"
+    f"(r.engine_invalid_reply <> {INVALID} OR r.violates_thread_gate <> {GATED}"
+    f" OR r.violates_embedding_rules <> {EMBEDS})"
 )
 """Whether the stored flags of the post `r` are not what they should be."""
 
@@ -64,8 +67,8 @@ UPDATE posts p SET engine_invalid_reply = j.invalid, violates_thread_gate = j.ga
     violates_embedding_rules = j.embeds
 FROM (
     SELECT r.uri, r.engine_invalid_reply AS was_invalid, r.violates_thread_gate AS was_gated,
-        r.violates_embedding_rules AS was_embeds, {_INVALID} AS invalid, {_GATED} AS gated,
-        {_EMBEDS} AS embeds
+        r.violates_embedding_rules AS was_embeds, {INVALID} AS invalid, {GATED} AS gated,
+        {EMBEDS} AS embeds
     FROM unnest(%b::text[]) AS i (uri) JOIN posts r ON r.uri = i.uri OFFSET 0
 ) j
 WHERE p.uri = j.uri
@@ -104,8 +107,3 @@ LOOK_QUOTES_SQL: Final = _look(
     "quotes k ON k.quoted_uri = i.uri JOIN posts r ON r.uri = k.post_uri"
 )
 """The same of the posts that quote one of these."""
-
-# The three apart, for whoever checks them one by one.
-INVALID: Final = _INVALID
-GATED: Final = _GATED
-EMBEDS: Final = _EMBEDS
