@@ -23,7 +23,7 @@ INVALID: Final = """coalesce((
     SELECT r.root_uri <> coalesce(p.root_uri, p.uri) OR p.engine_invalid_reply
     FROM posts p WHERE p.uri = r.parent_uri
     AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false)"""
-"""Whether the post `r` should be an invalid reply. As the next two, in terms of a row called `r`."""
+"""Whether the post `r` should be an invalid reply; like the next two, of a row called `r`."""
 
 GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
     SELECT CASE
