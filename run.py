@@ -15,15 +15,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from actors.commands.opening import database_of, logging_of, present, settings_of, shared_options
 from config import VERSION
-from config.loader import ConfigError, load
+from config.loader import ConfigError
 from config.logging import Logging
-from config.units import parse_duration
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -33,33 +32,6 @@ if TYPE_CHECKING:
 EXIT_DIFFERENCES: Final = 1
 EXIT_BUG: Final = 70
 EXIT_CONFIG: Final = 78
-
-_FLAGS: Final = {
-    "shards": "run.shards",
-    "source": "run.source",
-    "database_url": "run.database_url",
-    "data_dir": "run.data_dir",
-    "until_caught_up": "run.until_caught_up",
-    "plc_url": "network.plc_url",
-    "allow_private_hosts": "network.allow_private_hosts",
-    "log_level": "log.level",
-    "log_format": "log.format",
-}
-
-
-def shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command."""
-    for option in (
-        click.option("--log-format", metavar="text|json", help="Form of the log."),
-        click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
-        click.option("--config", type=Path, metavar="FILE", help="Settings that differ (TOML)."),
-        click.option("--data-dir", metavar="DIR", help="Folder of the embedded PostgreSQL."),
-        click.option(
-            "--database-url", metavar="URL", help="PostgreSQL to use [DATABASE_URL; embedded]."
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -94,7 +66,7 @@ def migrate(context: click.Context, /, **given: Any) -> None:
     """Bring the tables of the database to this version, and stop."""
     from actors.store.migrate import migrate as bring_up_to_date
 
-    settings = settings_of(context.obj | _present(given))
+    settings = settings_of(context.obj | present(given))
     with database_of(settings) as conninfo:
         changed = bring_up_to_date(conninfo, count_indexes=settings.index.count_indexes)
     click.echo("the tables were brought up to date" if changed else "the tables are up to date")
@@ -107,7 +79,7 @@ def verify(context: click.Context, /, **given: Any) -> None:
     """Recompute every counter from its rows and check the invariants; exit 1 if any differs."""
     from actors.store.verify import verify as differences_of
 
-    with database_of(settings_of(context.obj | _present(given)), only_look=True) as conninfo:
+    with database_of(settings_of(context.obj | present(given)), only_look=True) as conninfo:
         differences = differences_of(conninfo)
     for difference in differences:
         click.echo(str(difference))
@@ -115,68 +87,6 @@ def verify(context: click.Context, /, **given: Any) -> None:
     click.echo(f"{number} difference{'' if number == 1 else 's'}")
     if differences:
         context.exit(EXIT_DIFFERENCES)
-
-
-def _present(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def settings_of(given: dict[str, Any]) -> Settings:
-    """The settings of all layers. Raises ConfigError."""
-    flags: dict[str, tuple[str, object]] = {
-        key: ("--" + name.replace("_", "-"), given[name])
-        for name, key in _FLAGS.items()
-        if given.get(name) is not None
-    }
-    starts = [name for name in ("cursor", "from_start", "since") if given.get(name)]
-    if len(starts) > 1:
-        names = " and ".join("--" + name.replace("_", "-") for name in starts)
-        raise ConfigError(f"{names}: give one start only")
-    for name in starts:
-        flag = "--" + name.replace("_", "-")
-        flags["source.start"] = (flag, "oldest" if name == "from_start" else given[name])
-        flags["source.ignore_checkpoint"] = (flag, True)
-        if name == "cursor" and not given[name].isdecimal():
-            raise ConfigError(f"--cursor: {given[name]!r} is no cursor; give a number")
-        if name == "since":
-            try:
-                parse_duration(given[name])
-            except ValueError as error:
-                raise ConfigError(f"--since: {error}") from error
-    settings = load(given.get("config"), os.environ, flags)
-    _logging(settings)("main")
-    return settings
-
-
-def _logging(settings: Settings) -> Logging:
-    return Logging(settings.log.level, settings.log.format, colour=sys.stderr.isatty())
-
-
-def _data_dir(settings: Settings) -> Path | None:
-    return Path(settings.run.data_dir).expanduser() if settings.run.data_dir else None
-
-
-@contextmanager
-def database_of(settings: Settings, *, only_look: bool = False) -> Iterator[str]:
-    """How to connect to the database, which is up as long as the block lasts.
-
-    With `only_look` none is made, and one that a run has started serves as well.
-    """
-    from actors.store.standing import standing_database
-    from engine.rundir import RunDirectory
-
-    with (
-        RunDirectory() as folder,
-        standing_database(
-            settings.run.database_url,
-            _data_dir(settings),
-            folder.path,
-            settings.embedded,
-            connect_seconds=settings.database.connect_seconds,
-            only_look=only_look,
-        ) as conninfo,
-    ):
-        yield conninfo
 
 
 def run(settings: Settings, *, as_json: bool) -> int:
@@ -191,7 +101,7 @@ def run(settings: Settings, *, as_json: bool) -> int:
         # Before anything else starts, which may take a while.
         demand_address(settings.monitor.host, settings.monitor.port)
     with RunDirectory() as folder:
-        topology = build(settings, folder.path, _logging(settings))
+        topology = build(settings, folder.path, logging_of(settings))
         with progress(settings, as_json=as_json) as tick:
             outcome = Supervisor(topology, folder.path, on_tick=tick).run()
     if outcome.report is not None and outcome.exit_code == 0:

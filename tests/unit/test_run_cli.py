@@ -16,6 +16,7 @@ import pytest
 import structlog
 
 import run
+from actors.commands.opening import settings_of
 from actors.progress import LogProgress, Rate
 from actors.report import complete, show
 from actors.store.migrate import migrate as bring_up_to_date
@@ -143,7 +144,7 @@ def test_verify_looks_at_the_embedded_database_along_with_the_run_that_has_it() 
 
 
 def _settings(**given: Any) -> Any:
-    return run.settings_of({"log_level": "error", **given})
+    return settings_of({"log_level": "error", **given})
 
 
 def test_a_start_that_is_given_wins_over_the_checkpoint() -> None:
