@@ -14,7 +14,15 @@ from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.drops import Drop, DropReason
 from actors.records import fields, record_type
 from actors.records.record import RecordType, Row, Source
-from actors.store.batch import AppliedCommit, Change, Dropped, Operation, SyncState
+from actors.store.batch import (
+    AccountState,
+    AppliedCommit,
+    Change,
+    Dropped,
+    IdentityState,
+    Operation,
+    SyncState,
+)
 
 
 @dataclass(slots=True)
@@ -34,8 +42,8 @@ class Batch:
     sanitised: int = 0
     size: int = 0
 
-    def add(self, frame: bytes) -> None:
-        """Decode one frame into the batch."""
+    def add(self, frame: bytes, host: str = "") -> None:
+        """Decode one frame of a host into the batch."""
         try:
             event = frames.decode(frame)
         except WireError as error:
@@ -51,8 +59,14 @@ class Batch:
                 self._sync(event)
             case Identity():
                 self.events["identity"] += 1
+                time = datetimes.to_microseconds(event.time)
+                self.changes.append(IdentityState(event.did, host, event.seq, time))
             case Account():
                 self.events["account"] += 1
+                time = datetimes.to_microseconds(event.time)
+                self.changes.append(
+                    AccountState(event.did, event.active, event.status, host, event.seq, time)
+                )
             case _:
                 self.events["other"] += 1
 
@@ -126,7 +140,14 @@ class Batch:
         self.authors.add(did)
         self.changes.append(
             AppliedCommit(
-                did, event.rev, event.since, event.prev_data, opened.signed.data, operations, drops
+                did,
+                event.rev,
+                event.since,
+                event.prev_data,
+                opened.signed.data,
+                operations,
+                drops,
+                time,
             )
         )
 

@@ -4,14 +4,18 @@ It acks what it has committed and nothing before. What a batch means for other a
 the batch's own transaction and then offered along; an offer that is not taken is made up for later.
 """
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from actors.decoder import Batch
-from actors.messages import CreateUsers, EnsureUsers, Frames, OutboxWork, SweepOutbox
+from actors.mail import Mail
+from actors.messages import CreateUsers, EnsureUsers, Frames, Settle
 from actors.recent import Recent
+from actors.records.fields import owner
 from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
@@ -25,20 +29,22 @@ from actors.store.session import (
 )
 from actors.store.writer import Writer
 from engine.actor import Actor, Delivery
-from engine.address import Address
+from engine.address import Address, member
 from engine.context import Context
 from engine.errors import ActorAway, AskFailed, AskTimeout
 from engine.message import Codec, Message
 from engine.metrics import COUNTS, Counter
+from engine.sharding import shard_of
 from engine.timer import Timer
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 GATE: Final = "user_gate"
 # A DID has at most 2,048 bytes, and a message must fit in its window.
 DIDS_IN_A_MESSAGE: Final = 1_000
-# Between two attempts to tell the gate that work is left for it.
-SWEEP_SECONDS: Final = 1.0
+# Between two looks for accounts whose records are to be removed, at the operator's word.
+PURGE_SECONDS: Final = 5.0
 # After this many drops of one reason the log says no more of them; the counters go on.
 LOGGED_DROPS: Final = 5
 
@@ -54,6 +60,8 @@ class ShardSettings:
     user_cache: int
     gate_timeout_ms: float
     search_vector: bool
+    shards: int
+    receivers: tuple[str, ...]
 
 
 class Shard(Actor):
@@ -70,9 +78,10 @@ class Shard(Actor):
         self._last: Delivery | None = None
         self._timer: Timer | None = None
         self._known = Recent(settings.user_cache)
-        self._sent_work = 0
-        self._owes_sweep = True
-        self._sweep_timer: Timer | None = None
+        self._mail = Mail(context, settings.receivers)
+        self._purges: deque[str] = deque()
+        self._purge_timer: Timer | None = None
+        self._look_timer: Timer | None = None
         self._logged: dict[str, int] = {}
         self._outage = Outage(
             "PostgreSQL is away: this shard waits for it",
@@ -96,9 +105,14 @@ class Shard(Actor):
         """Connect, and take over from an older generation."""
         self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
         self._connect()
+        self._look_for_purges()
 
     def receive(self, message: Message, delivery: Delivery) -> Message | None:
-        """Hold frames until a batch is full, or old enough."""
+        """Hold frames until a batch is full, or old enough; settle at once."""
+        if isinstance(message, Settle):
+            self._settle(message)
+            delivery.ack()
+            return None
         assert isinstance(message, Frames), message
         self._held.append(message)
         self._held_frames += len(message.frames)
@@ -124,10 +138,9 @@ class Shard(Actor):
         self._connection.close()
 
     def on_peer(self, peer: Address, generation: int, up: bool) -> None:  # noqa: ARG002 - the engine's signature
-        """Tell a gate that came up that work may be left for it."""
-        if peer == GATE and up:
-            self._sent_work = 0
-            self._sweep()
+        """Tell a receiver that came up that work may be left for it."""
+        if up:
+            self._mail.is_up(peer)
 
     def _flush(self) -> None:
         if self._timer is not None:
@@ -141,7 +154,7 @@ class Shard(Actor):
         batch = Batch()
         for frames in self._held:
             for frame in frames.frames:
-                batch.add(frame)
+                batch.add(frame, frames.host)
                 # What is small on the way may be much to write: a block that many records share.
                 if batch.size >= self._settings.batch_bytes:
                     self._write(batch)
@@ -166,24 +179,37 @@ class Shard(Actor):
         for start in range(0, len(unknown), DIDS_IN_A_MESSAGE):
             part = unknown[start : start + DIDS_IN_A_MESSAGE]
             work.append((GATE, self._codec.encode(CreateUsers(part))))
-        outcome = self._apply(batch, work)
-        for drop in (*batch.drops, *outcome.drops):
+        tallies = batch.tallies()
+        outcome = self._persist(
+            lambda: apply_bisecting(self._writer, batch.changes, work, tallies, self.context.wait)
+        )
+        for drop in batch.drops:
             self._count_drop(drop)
-        self._count(outcome)
+        self._take(outcome)
         self._known.update(unknown)
-        self._send_work(outcome, work)
         write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
         log.debug("written", commits=outcome.commits, replayed=outcome.replayed, write_ms=write_ms)
 
-    def _apply(self, batch: Batch, work: list[tuple[str, bytes]]) -> Outcome:
-        """Apply a batch, trying again while PostgreSQL is away; ends the run when it stays away."""
-        tallies = batch.tallies()
+    def _settle(self, message: Settle) -> None:
+        """Do what the registry asks for: claim entries, judge posts."""
+        wait = self.context.wait
+        self._take(self._persist(lambda: self._writer.settle(message.claims, message.judge, wait)))
+
+    def _take(self, outcome: Outcome) -> None:
+        """Take in what a transaction did, and send along what it wrote for others."""
+        for drop in outcome.drops:
+            self._count_drop(drop)
+        self._count(outcome)
+        self._mail.send(outcome.sent)
+        if outcome.purges:
+            self._look_for_purges()
+
+    def _persist(self, write: Callable[[], T]) -> T:
+        """Write, trying again while PostgreSQL is away; ends the run when it stays away."""
         outage = self._outage
         while True:
             try:
-                outcome = apply_bisecting(
-                    self._writer, batch.changes, work, tallies, self.context.wait
-                )
+                written = write()
             except DatabaseAway as away:
                 if not outage.goes_on:
                     self._outages.add()
@@ -195,7 +221,7 @@ class Shard(Actor):
                 self.context.wait(pause)
                 self._connect()
                 # The outbox rows of a commit whose answer was lost have not been sent along.
-                self._owes_sweep = True
+                self._mail.owe_all()
             except RunReplaced as replaced:
                 self.context.give_up(str(replaced), 75)
             except DatabaseUnusable as unusable:
@@ -203,7 +229,41 @@ class Shard(Actor):
                 self.context.give_up(f"PostgreSQL refuses to be written to: {unusable}", 78)
             else:
                 outage.succeeded()
-                return outcome
+                return written
+
+    # --- purges: a slice at a time, between batches
+
+    def _look_for_purges(self) -> None:
+        """Take up the accounts of this shard whose records are to be removed."""
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+        self._look_timer = self.context.after(PURGE_SECONDS, self._look_for_purges)
+        subjects = self._persist(lambda: self._writer.list_purges(self.context.wait))
+        self._purges = deque(subject for subject in subjects if self._owns(subject))
+        self._purge_soon()
+
+    def _owns(self, subject: str) -> bool:
+        did = subject if subject.startswith("did:") else owner(subject)
+        return member("shard", shard_of(did, self._settings.shards)) == self.context.name
+
+    def _purge_soon(self) -> None:
+        if self._purges and self._purge_timer is None:
+            self._purge_timer = self.context.after(0, self._purge)
+
+    def _purge(self) -> None:
+        """Remove one slice of the first account; the next one when other work had its turn."""
+        self._purge_timer = None
+        if not self._purges:
+            return
+        subject = self._purges[0]
+        wait = self.context.wait
+        outcome = self._persist(lambda: self._writer.purge_slice(subject, wait))
+        if outcome is not None:
+            self._take(outcome)
+        if outcome is None or subject in outcome.purged:
+            self._purges.popleft()
+            log.info("everything that it wrote is removed", subject=subject)
+        self._purge_soon()
 
     def _unknown(self, batch: Batch) -> list[str]:
         """DIDs that may lack a `users` row; asks the gate for those of authors first.
@@ -226,26 +286,6 @@ class Shard(Actor):
         else:
             subjects |= authors
         return sorted(subjects)
-
-    def _send_work(self, outcome: Outcome, work: list[tuple[str, bytes]]) -> None:
-        for (receiver, body), row in zip(work, outcome.outbox, strict=True):
-            # The number goes up whether or not the offer is taken: a gap tells the receiver.
-            self._sent_work += 1
-            if not self.context.offer(receiver, OutboxWork(row, self._sent_work, body)):
-                self._owes_sweep = True
-        if self._owes_sweep:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Have the gate look into the outbox; try again in a moment where it cannot be told."""
-        self._owes_sweep = not self.context.offer(GATE, SweepOutbox())
-        if self._owes_sweep and self._sweep_timer is None:
-            self._sweep_timer = self.context.after(SWEEP_SECONDS, self._sweep_again)
-
-    def _sweep_again(self) -> None:
-        self._sweep_timer = None
-        if self._owes_sweep:
-            self._sweep()
 
     def _connect(self) -> None:
         """Open the session and the writer; ends the run where PostgreSQL stays away."""
@@ -270,6 +310,7 @@ class Shard(Actor):
             connection,
             self._fence,
             search=self._settings.search_vector,
+            receivers=self._settings.receivers,
             crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )
 
@@ -280,6 +321,16 @@ class Shard(Actor):
         self._retries.add(outcome.retries)
         for (table, action), amount in outcome.operations.items():
             self._operation(table, action).add(amount)
+
+        metrics = self.context.metrics
+        for (action, kind), amount in outcome.pending.items():
+            metrics.counter(
+                "pending_total", "Entries of the registry", action=action, kind=kind
+            ).add(amount)
+        for flag, amount in outcome.flags.items():
+            metrics.counter("judged_total", "Judgements of posts that changed", flag=flag).add(
+                amount
+            )
 
     def _operation(self, table: str, action: str) -> Counter:
         return self.context.metrics.counter(

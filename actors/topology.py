@@ -122,6 +122,8 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.shard.user_cache,
         settings.shard.gate_timeout_ms,
         settings.index.search_vector,
+        shards,
+        tuple(edge.receiver for edge in EDGES if edge.kind is EdgeKind.OFFER),
     )
     gate = UserGateSettings(
         session,

@@ -12,13 +12,14 @@ import msgspec
 from actors.atproto import datetimes, did, tid, uri
 from actors.atproto.errors import WireError
 from actors.drops import Drop, DropReason
-from actors.records.record import Json, Source
+from actors.records.record import Json, Source, Value, Wait
 
 # A string longer than this cannot stand in a key: a B-tree entry holds about a third of a page.
 MAX_KEY_BYTES: Final = 2_000
 # A record may be dated a little ahead of its commit: clocks differ.
 MAX_AHEAD_MICROS: Final = 5 * 60 * 1_000_000
 POST_COLLECTION: Final = "/app.bsky.feed.post/"
+REPOST: Final = "app.bsky.feed.repost"
 # A hostile TID may name a time past the year 9999, which few programs can read.
 LATEST_MICROS: Final = 253_402_300_799_000_000
 
@@ -113,9 +114,56 @@ def strong_ref(data: Json, field: str) -> tuple[str, str, str]:
     return subject, text(reference, "cid"), authority(subject, f"{field}.uri")
 
 
+def owner(subject: str) -> str:
+    """Return the DID of a record's at-uri that was checked before."""
+    return subject.split("/", 3)[2]
+
+
 def is_post(subject: str) -> bool:
     """Whether a record's uri is a post's."""
     return POST_COLLECTION in subject
+
+
+def via(data: Json) -> tuple[bytes | None, str | None]:
+    """Read the reference to the repost that led here: as JSON, and its uri where it names one."""
+    reference = optional_mapping(data, "via")
+    if reference is None:
+        return None, None
+    through = reference.get("uri")
+    if type(through) is not str:
+        return encode_json(reference), None
+    return encode_json(reference), check_key(through, "via.uri")
+
+
+def via_uri(stored: Value) -> str | None:
+    """Return the uri in a stored `via`."""
+    if type(stored) is not bytes:
+        return None
+    through = msgspec.json.decode(stored).get("uri")
+    return through if type(through) is str else None
+
+
+def reaction_waits(
+    kind: str, user: str, subject: str, through: str | None
+) -> tuple[tuple[Wait, ...], bool]:
+    """What a like or a repost needs to be there, and whether it may have to be told of.
+
+    `through` is the uri of the repost by which its author came to the subject.
+    """
+    waits = [Wait(subject, kind)]
+    notifies = owner(subject) != user
+    if through is not None and _is_repost(through):
+        waits.append(Wait(through, f"{kind}-via"))
+        notifies = notifies or owner(through) != user
+    return tuple(waits), notifies
+
+
+def _is_repost(subject: str) -> bool:
+    try:
+        parsed = uri.parse(subject)
+    except WireError:
+        return False  # a hint at most: the record itself says what it is about
+    return parsed.collection == REPOST and parsed.authority.startswith("did:")
 
 
 def blob_cid(data: Json, field: str) -> str | None:

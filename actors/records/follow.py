@@ -10,7 +10,7 @@ from actors.records.record import (
     RecordType,
     Row,
     Source,
-    rebuilt_from,
+    Value,
 )
 
 
@@ -26,7 +26,13 @@ def build(source: Source, data: Json) -> Row:
         source.commit_seq,
         source.commit_rev,
     )
-    return Row(values, (source.did, subject), (), (subject,))
+    return rebuild(values, source.cid)._replace(subjects=(subject,))
+
+
+def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
+    """Make the row of a follow that was kept aside."""
+    _uri, follower, followed, *_ = values
+    return Row(values, (follower, followed), notifies=follower != followed)
 
 
 def effects(_uri: str, basis: Basis) -> Effects:
@@ -51,5 +57,5 @@ FOLLOW = RecordType(
     basis_sql=("follower_did", "following_did"),
     effects=effects,
     thing=("follower_did", "following_did"),
-    rebuild=rebuilt_from(1, 2),
+    rebuild=rebuild,
 )

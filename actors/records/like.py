@@ -10,26 +10,37 @@ from actors.records.record import (
     RecordType,
     Row,
     Source,
+    Value,
     ViewerState,
-    rebuilt_from,
 )
 
 
 def build(source: Source, data: Json) -> Row:
     """Make the row of a like."""
     subject, cid, author = fields.strong_ref(data, "subject")
+    via, through = fields.via(data)
     values = (
         source.uri,
         source.did,
         subject,
         cid,
-        fields.optional_json(fields.optional_mapping(data, "via")),
+        via,
         fields.record_time(data, source),
         source.commit_time,
         source.commit_seq,
         source.commit_rev,
     )
-    return Row(values, (source.did, subject), (), (author,))
+    return _row(values, source.did, subject, through)._replace(subjects=(author,))
+
+
+def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
+    """Make the row of a like that was kept aside."""
+    return _row(values, str(values[1]), str(values[2]), fields.via_uri(values[4]))
+
+
+def _row(values: tuple[Value, ...], user: str, subject: str, through: str | None) -> Row:
+    waits, notifies = fields.reaction_waits("like", user, subject, through)
+    return Row(values, (user, subject), waits=waits, notifies=notifies)
 
 
 def effects(_uri: str, basis: Basis) -> Effects:
@@ -58,5 +69,5 @@ LIKE = RecordType(
     basis_sql=("user_did", "post_uri"),
     effects=effects,
     thing=("user_did", "post_uri"),
-    rebuild=rebuilt_from(1, 2),
+    rebuild=rebuild,
 )

@@ -1,7 +1,9 @@
 """`app.bsky.actor.profile`: what an account says of itself, kept in its `users` row."""
 
 from actors.records import fields
-from actors.records.record import Json, RecordType, Row, Source
+from actors.records.record import Basis, Json, RecordType, Row, Source, Wait
+
+PACK_COLLECTION = "/app.bsky.graph.starterpack/"
 
 
 def build(source: Source, data: Json) -> Row:
@@ -11,6 +13,7 @@ def build(source: Source, data: Json) -> Row:
         # A users row may be made by whoever mentions the DID first: without a date of its own that
         # holds it has the same one whoever that was.
         created = 0
+    joined, subjects = _pack(data)
     values = (
         source.did,
         fields.optional_text(data, "displayName"),
@@ -20,8 +23,31 @@ def build(source: Source, data: Json) -> Row:
         fields.encode_json(data),
         fields.optional_json(fields.optional_mapping(data, "pinnedPost")),
         created,
+        joined,
     )
-    return Row(values)
+    waits = () if joined is None else (Wait(joined, "joined"),)
+    return Row(values, (True, joined), subjects=subjects, waits=waits, notifies=joined is not None)
+
+
+def _pack(data: Json) -> tuple[str | None, tuple[str, ...]]:
+    """The starter pack that the account joined by, and whose it is."""
+    reference = fields.optional_mapping(data, "joinedViaStarterPack")
+    if reference is None:
+        return None, ()
+    pack, _cid, author = fields.strong_ref(data, "joinedViaStarterPack")
+    return (pack, (author,)) if PACK_COLLECTION in pack else (None, ())
+
+
+def carry(before: Basis | None, row: Row) -> Row:
+    """Keep the pack only of the first version of a profile, while later ones name the same.
+
+    Nobody joins twice: a later version that names a pack tells nobody.
+    """
+    if before is None or not before[0] or before[1] == row.basis[1]:
+        return row
+    return row._replace(
+        values=(*row.values[:-1], None), basis=(True, None), waits=(), notifies=False
+    )
 
 
 def key(_uri: str, did: str, _rkey: str) -> str:
@@ -31,7 +57,7 @@ def key(_uri: str, did: str, _rkey: str) -> str:
 
 def cleared(did: str) -> Row:
     """Make the row of an account that says nothing of itself any more."""
-    return Row((did, None, None, None, None, None, None, 0))
+    return Row((did, None, None, None, None, None, None, 0, None), (False, None))
 
 
 PROFILE = RecordType(
@@ -46,10 +72,13 @@ PROFILE = RecordType(
         "profile_record",
         "pinned_post",
         "created_at",
+        "engine_joined_via",
     ),
     build=build,
+    basis_sql=("profile_record IS NOT NULL", "engine_joined_via"),
     key_column="did",
     key=key,
     only_key="self",
     cleared=cleared,
+    carry=carry,
 )

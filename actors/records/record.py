@@ -103,16 +103,29 @@ NO_EFFECTS = Effects()
 Basis = tuple[Any, ...]
 
 
+class Wait(NamedTuple):
+    """A subject that a record needs; where it is not indexed, the record waits for it.
+
+    `kind` says what for: it names the entries in `engine_pending`.
+    """
+
+    awaited: str
+    kind: str
+
+
 class Row(NamedTuple):
     """A record as its table wants it: values in the order of the type's columns.
 
-    `subjects` are the DIDs that it speaks of, who need a `users` row.
+    `subjects` are the DIDs that it speaks of, who need a `users` row; `waits` are the records it
+    needs to be there; `notifies` says whether somebody may have to be told of it.
     """
 
     values: tuple[Value, ...]
     basis: Basis = ()
     derived: tuple[Derived, ...] = ()
     subjects: tuple[str, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    notifies: bool = False
 
 
 def no_effects(_key: str, _basis: Basis) -> Effects:
@@ -147,7 +160,8 @@ class RecordType:
     thing"); they are then the first entries of the basis, and `rebuild` makes a Row of values that
     were kept aside (values and the record's CID). `only_key` is the one record key that the type
     allows (None allows all). `cleared` makes the row that stays when the record is gone; without it
-    the row goes.
+    the row goes. `carry` makes the row of what a new version takes over from the one before (whose
+    basis it gets; None where there was none).
     """
 
     collection: str
@@ -162,3 +176,4 @@ class RecordType:
     rebuild: Callable[[tuple[Value, ...], str], Row] | None = None
     only_key: str | None = None
     cleared: Callable[[str], Row] | None = None
+    carry: Callable[[Basis | None, Row], Row] | None = None

@@ -23,7 +23,7 @@ def build(source: Source, data: Json) -> Row:
         source.did,
         subject,
         cid,
-        fields.optional_json(fields.optional_mapping(data, "via")),
+        fields.via(data)[0],
         fields.record_time(data, source),
         source.commit_time,
         source.commit_seq,
@@ -34,11 +34,12 @@ def build(source: Source, data: Json) -> Row:
 
 def rebuild(values: tuple[Value, ...], cid: str) -> Row:
     """Make the Row of a repost from its table's values and its record's CID."""
-    uri, user, subject, _subject_cid, _via, created, commit_time, _seq, _rev = values
+    uri, user, subject, _subject_cid, via, created, commit_time, _seq, _rev = values
     assert isinstance(created, int)
     sort = created if commit_time is None else min(created, int(commit_time))
     item = Derived("feed_items", (uri, subject, user, "repost", sort, cid, created))
-    return Row(values, (user, subject), (item,))
+    waits, notifies = fields.reaction_waits("repost", str(user), str(subject), fields.via_uri(via))
+    return Row(values, (user, subject), (item,), waits=waits, notifies=notifies)
 
 
 def effects(uri: str, basis: Basis) -> Effects:

@@ -1,7 +1,7 @@
 """`app.bsky.graph.verification`: an account vouches for another's handle and name."""
 
 from actors.records import fields
-from actors.records.record import Json, RecordType, Row, Source, rebuilt_from
+from actors.records.record import Json, RecordType, Row, Source, Value
 
 
 def build(source: Source, data: Json) -> Row:
@@ -17,7 +17,13 @@ def build(source: Source, data: Json) -> Row:
         created,
         source.did,
     )
-    return Row(values, (source.did, subject), (), (subject,))
+    return rebuild(values, source.cid)._replace(subjects=(subject,))
+
+
+def rebuild(values: tuple[Value, ...], _cid: str) -> Row:
+    """Make the row of a verification that was kept aside."""
+    subject, issuer = values[2], values[6]
+    return Row(values, (issuer, subject), notifies=issuer != subject)
 
 
 VERIFICATION = RecordType(
@@ -36,5 +42,5 @@ VERIFICATION = RecordType(
     # Rows that were there before this column hold the issuer in their uri alone.
     basis_sql=("coalesce(issuer_did, split_part(uri, '/', 3))", "subject_did"),
     thing=("issuer_did", "subject_did"),
-    rebuild=rebuilt_from(6, 2),
+    rebuild=rebuild,
 )

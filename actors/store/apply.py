@@ -21,6 +21,9 @@ from actors.store.schema import TABLES
 _FIRST: Final[tuple[str, ...]] = ("users", "thread_gates", "post_gates", "posts")
 # These take their like_count from the counter's row, under its lock.
 _AFTER_COUNTS: Final[tuple[str, ...]] = ("feed_generators", "labeler_services")
+_NEVER: Final = (None, None, None)
+_MOMENT: Final = ("text", "bigint", "timestamp")
+_ACCOUNT_TYPES: Final = ("text", "boolean", "text", *_MOMENT, *_MOMENT)
 _GATES: Final[tuple[str, ...]] = ("thread_gates", "post_gates")
 
 
@@ -31,29 +34,36 @@ class PlanWriter:
         self._connection = connection
         self._search = search
 
-    def write(self, plan: Plan) -> None:
-        """Send every statement of a plan. Raises what PostgreSQL answers, at the latest when the
-        pipeline ends.
+    def write_rows(self, plan: Plan) -> None:
+        """Send the statements for what belongs to the batch's own authors alone.
+
+        Raises what PostgreSQL answers, at the latest when the pipeline ends.
         """
         tables = plan.tables
         early = [name for name in _FIRST if name in tables]
-        late = [name for name in _AFTER_COUNTS if name in tables]
         for name in early:
             self._write_table(tables[name])
-        for name in sorted(tables.keys() - {*early, *late}):
+        for name in sorted(tables.keys() - {*early, *_AFTER_COUNTS}):
             self._write_table(tables[name])
         self._write_aside(plan)
         self._write_derived(plan)
         self._write_viewers(plan)
         self._mark_gates(plan)
         self._write_guards(plan)
+        self._write_accounts(plan)
+
+    def write_counts(self, plan: Plan) -> None:
+        """Send the statements for the counters, which others write too, and for what must happen
+        under their locks. The transaction should end soon after. Raises as `write_rows`.
+        """
+        late = [name for name in _AFTER_COUNTS if name in plan.tables]
         for aggregate in AGGREGATES:
             self._write_counts(plan, aggregate)
             if aggregate.name == "post_aggregations":
                 self._write_threads(plan)
             if aggregate.name == "engine_subject_aggregations":
                 for name in late:
-                    self._write_table(tables[name])
+                    self._write_table(plan.tables[name])
                 self._copy_likes(plan)
             self._drop_empty(plan, aggregate)
 
@@ -150,10 +160,11 @@ class PlanWriter:
             self._execute(statements.MARK_GATES_SQL, [text_array(posts)])
 
     def _write_guards(self, plan: Plan) -> None:
-        if not plan.repos:
+        repos = plan.folded.repos
+        if not repos:
             return
-        rows = [(did, *repo) for did, repo in sorted(plan.repos.items())]
-        dids, revs, states, marks = zip(*rows, strict=True)
+        rows = [(did, *repo) for did, repo in sorted(repos.items())]
+        dids, revs, states, marks, withheld = zip(*rows, strict=True)
         self._execute(
             statements.PUT_GUARD_SQL,
             [
@@ -161,8 +172,29 @@ class PlanWriter:
                 text_array(revs),
                 array("bytea", states),
                 array("boolean", marks),
+                array("boolean", withheld),
             ],
         )
+
+    def _write_accounts(self, plan: Plan) -> None:
+        folded = plan.folded
+        if folded.accounts:
+            rows = [
+                (did, of.active, of.status, *(of.account or _NEVER), *(of.identity or _NEVER))
+                for did, of in sorted(folded.accounts.items())
+            ]
+            self._execute(
+                statements.PUT_ACCOUNTS_SQL,
+                [
+                    array(type_, column)
+                    for type_, column in zip(_ACCOUNT_TYPES, zip(*rows, strict=True), strict=True)
+                ],
+            )
+        if folded.statuses:
+            dids, statuses = zip(*sorted(folded.statuses.items()), strict=True)
+            self._execute(statements.PUT_STATUSES_SQL, [text_array(dids), text_array(statuses)])
+        if folded.purges:
+            self._execute(statements.PUT_PURGES_SQL, [text_array(sorted(folded.purges))])
 
     def _write_counts(self, plan: Plan, aggregate: AggregateTable) -> None:
         touched = plan.touched(aggregate)

@@ -35,7 +35,7 @@ class AppliedCommit(NamedTuple):
     """A commit ready to be applied, its operations folded per key.
 
     `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed, which count
-    when the commit does.
+    when the commit does; `time` is the event's, in microseconds since 1970.
     """
 
     did: str
@@ -45,6 +45,7 @@ class AppliedCommit(NamedTuple):
     data: bytes
     operations: Sequence[Operation]
     drops: Sequence[Dropped] = ()
+    time: int = 0
 
 
 class SyncState(NamedTuple):
@@ -55,7 +56,46 @@ class SyncState(NamedTuple):
     data: bytes
 
 
-Change = AppliedCommit | SyncState
+class AccountState(NamedTuple):
+    """Whether a host serves an account, and if not, why. `time` in microseconds since 1970."""
+
+    did: str
+    active: bool
+    status: str | None
+    host: str
+    seq: int
+    time: int
+
+
+class IdentityState(NamedTuple):
+    """An account's DID document or handle may have changed. `time` in microseconds since 1970."""
+
+    did: str
+    host: str
+    seq: int
+    time: int
+
+
+class Removal(NamedTuple):
+    """Records to be removed that no commit deleted: a slice of an account that is purged."""
+
+    did: str
+    operations: Sequence[Operation]
+
+
+Change = AppliedCommit | SyncState | AccountState | IdentityState | Removal
+
+
+class Sent(NamedTuple):
+    """A row of the outbox that a transaction wrote, to be sent along to its receiver."""
+
+    receiver: str
+    row: int
+    body: bytes
+
+
+# Hosts may say anything; counters are kept for these.
+SHOWN_STATUSES = frozenset(("active", "deactivated", "suspended", "takendown", "deleted"))
 
 
 @dataclass(slots=True)
@@ -64,8 +104,10 @@ class Outcome:
 
     `commits` were applied, `replayed` were known already, `discontinuous` were applied although
     their repository was not in the state they follow from; `operations` counts by table and by
-    what became of the record (put, delete). `outbox` holds the rows written for each receiver, in
-    the order they were given.
+    what became of the record (put, delete), `statuses` accounts by what they have become, `pending`
+    entries of the registry by what happened to them and their kind, `flags` judgements that
+    changed. `sent` holds the rows of the outbox, in the order they were written, `purges` the
+    accounts whose records are to be removed, `purged` subjects of which nothing is left.
     """
 
     commits: int = 0
@@ -73,7 +115,12 @@ class Outcome:
     discontinuous: int = 0
     out_of_step: int = 0
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
-    outbox: list[int] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    pending: Counter[tuple[str, str]] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    sent: list[Sent] = field(default_factory=list)
+    purges: set[str] = field(default_factory=set)
+    purged: set[str] = field(default_factory=set)
     drops: list[Dropped] = field(default_factory=list)
     retries: int = 0
 
@@ -88,6 +135,12 @@ class Outcome:
         }
         for (table, action), amount in self.operations.items():
             tallies[f"ops.{table}.{action}"] = amount
+        for status, amount in self.statuses.items():
+            tallies[f"accounts.{status if status in SHOWN_STATUSES else 'other'}"] = amount
+        for (action, kind), amount in self.pending.items():
+            tallies[f"pending.{action}.{kind}"] = amount
+        for flag, amount in self.flags.items():
+            tallies[f"judged.{flag}"] = amount
         for drop in self.drops:
             name = f"drop.{drop.reason}"
             tallies[name] = tallies.get(name, 0) + 1
@@ -100,6 +153,11 @@ class Outcome:
         self.discontinuous += other.discontinuous
         self.out_of_step += other.out_of_step
         self.operations.update(other.operations)
-        self.outbox.extend(other.outbox)
+        self.statuses.update(other.statuses)
+        self.pending.update(other.pending)
+        self.flags.update(other.flags)
+        self.sent.extend(other.sent)
+        self.purges |= other.purges
+        self.purged |= other.purged
         self.drops.extend(other.drops)
         self.retries += other.retries

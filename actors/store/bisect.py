@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from actors.drops import DropReason
 from actors.store.batch import AppliedCommit, Change, Dropped, Outcome
+from actors.store.folding import PurgeFirst
+from actors.store.purge import purge_to_end
 from actors.store.session import DatabaseAway, TooSlow
 from actors.store.writer import BatchRefused, Writer
 
@@ -27,6 +29,8 @@ def apply_bisecting(
     wait(0)
     try:
         return writer.apply(changes, work, tallies, wait)
+    except PurgeFirst as first:
+        return _after_purge(writer, changes, first, work, tallies, wait)
     except (BatchRefused, TooSlow) as refused:
         if len(changes) > 1:
             middle = len(changes) // 2
@@ -40,6 +44,25 @@ def apply_bisecting(
             raise
         reason = str(refused)
     return writer.apply([_without_refused(writer, only, reason, wait)], work, tallies, wait)
+
+
+def _after_purge(
+    writer: Writer,
+    changes: Sequence[Change],
+    first: PurgeFirst,
+    work: Sequence[tuple[str, bytes]],
+    tallies: Mapping[str, int],
+    wait: Callable[[float], None],
+) -> Outcome:
+    """Apply what comes before the change that has to wait, finish the purge, apply the rest."""
+    outcome = Outcome()
+    if first.position:
+        before = changes[: first.position]
+        outcome.add(apply_bisecting(writer, before, work, tallies, wait))
+        work, tallies = (), {}
+    outcome.add(purge_to_end(lambda: writer.purge_slice(first.did, wait), wait))
+    outcome.add(apply_bisecting(writer, changes[first.position :], work, tallies, wait))
+    return outcome
 
 
 def _without_refused(

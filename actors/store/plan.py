@@ -1,9 +1,8 @@
 """From a batch and the rows it meets to what is to be written: pure, no SQL.
 
-The rules: commits at or below their repository's rev are known and skipped; the rest is folded to
-one final state per key; two records for one thing are settled (the lowest key is indexed, the
-others are kept aside); counts change by what really changes, the meaning of rows that go taken back
-and that of rows that come added.
+The rules: what passes the guards comes folded to one final state per key; two records for one thing
+are settled (the lowest key is indexed, the others are kept aside); counts change by what really
+changes, the meaning of rows that go taken back and that of rows that come added.
 """
 
 from collections import defaultdict
@@ -11,26 +10,40 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from actors.records.fields import is_post
 from actors.records.record import (
     AGGREGATES,
+    POST_QUOTES,
+    POST_REPLIES,
     AggregateTable,
     Basis,
+    Counter,
     Derived,
     Effects,
     RecordType,
     Row,
 )
-from actors.store.batch import Change, Operation, Outcome, SyncState
+from actors.store.batch import Change, Operation, Outcome
+from actors.store.folding import Folded, Known, Step, fold
 
 Thing = tuple[str, ...]
 
 
-class Repo(NamedTuple):
-    """The rev guard of a repository: its last applied state."""
+class Flip(NamedTuple):
+    """A post whose flags were judged anew, and before and after: invalid reply, forbidden by its
+    thread's gate, by the gate of what it quotes.
+    """
 
-    rev: str
-    data: bytes | None
-    out_of_step: bool
+    uri: str
+    author: str
+    parent: str | None
+    quoted: str | None
+    was_invalid: bool
+    was_gated: bool
+    was_embeds: bool
+    invalid: bool
+    gated: bool
+    embeds: bool
 
 
 class Aside(NamedTuple):
@@ -76,8 +89,8 @@ Viewers = dict[tuple[str, str], dict[str, str | None]]
 class Plan:
     """All that a batch writes."""
 
+    folded: Folded
     tables: dict[str, TablePlan] = field(default_factory=dict)
-    repos: dict[str, Repo] = field(default_factory=dict)
     counts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     # Aggregate rows that may have become empty, and those that must be there.
     emptied: dict[str, set[str]] = field(default_factory=dict)
@@ -87,7 +100,13 @@ class Plan:
     viewers: Viewers = field(default_factory=dict)
     derived_delete: dict[str, set[str]] = field(default_factory=dict)
     derived_put: dict[str, list[Derived]] = field(default_factory=dict)
-    outcome: Outcome = field(default_factory=Outcome)
+    # Verifications that were taken back: issuer, subject, when (microseconds since 1970).
+    unverified: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the batch did."""
+        return self.folded.outcome
 
     def touched(self, table: AggregateTable) -> list[str]:
         """Keys of the counter rows that change, must be there or must be locked, sorted.
@@ -111,76 +130,75 @@ def thing_text(thing: Thing) -> str:
     return " ".join(thing)
 
 
-def fold(
-    changes: Sequence[Change], known: Mapping[str, Repo], plan: Plan
-) -> dict[str, dict[str, Operation]]:
-    """Pass the changes by the rev guard; returns the last operation per table and key.
-
-    Writes the new guards and the counts of commits into the plan.
-    """
-    final: dict[str, dict[str, Operation]] = defaultdict(dict)
-    repos = plan.repos
-    outcome = plan.outcome
-    for change in changes:
-        did = change.did
-        repo = repos.get(did) or known.get(did)
-        if isinstance(change, SyncState):
-            if _declares_more(repo, change):
-                assert repo is not None
-                repos[did] = repo._replace(out_of_step=True)
-                outcome.out_of_step += 1
-            continue
-        if repo is None:
-            repos[did] = Repo(change.rev, change.data, out_of_step=False)
-        elif change.rev <= repo.rev:
-            outcome.replayed += 1
-            continue
-        else:
-            follows = change.since == repo.rev and (
-                change.prev_data is None or repo.data is None or change.prev_data == repo.data
-            )
-            if not follows:
-                outcome.discontinuous += 1
-            repos[did] = Repo(change.rev, change.data, repo.out_of_step or not follows)
-        outcome.commits += 1
-        outcome.drops.extend(change.drops)
-        for operation in change.operations:
-            table = operation.type.table
-            final[table][operation.key] = operation
-            outcome.operations[table, "delete" if operation.row is None else "put"] += 1
-    return final
-
-
-def _declares_more(repo: Repo | None, state: SyncState) -> bool:
-    # A repository never seen has no state to differ from: its first commit adopts it.
-    if repo is None or repo.out_of_step:
-        return False
-    return state.rev > repo.rev or (state.rev == repo.rev and state.data != repo.data)
-
-
-def make_plan(changes: Sequence[Change], known: Mapping[str, Repo], met: Mapping[str, Met]) -> Plan:
-    """Decide what a batch writes, from the guards and the rows that it meets (by table)."""
-    plan = Plan()
+def empty_plan(folded: Folded | None = None) -> Plan:
+    """Return a plan that writes nothing yet."""
+    plan = Plan(folded or Folded())
     for aggregate in AGGREGATES:
         plan.counts[aggregate.name] = {}
         plan.emptied[aggregate.name] = set()
         plan.required[aggregate.name] = set()
-    for table, operations in fold(changes, known, plan).items():
-        type_ = next(iter(operations.values())).type
-        table_plan = plan.tables[table] = TablePlan(type_)
-        if type_.thing:
-            _settle(plan, table_plan, operations, met[table])
-        else:
-            _replace(plan, table_plan, operations, met.get(table))
     return plan
 
 
+def make_plan(changes: Sequence[Change], known: Known, met: Mapping[str, Met]) -> Plan:
+    """Decide what a batch writes, from what is known and the rows that it meets (by table).
+
+    Raises PurgeFirst.
+    """
+    folded = fold(changes, known)
+    plan = empty_plan(folded)
+    for table, operations in folded.final.items():
+        type_ = next(iter(operations.values())).type
+        table_plan = plan.tables[table] = TablePlan(type_)
+        steps = folded.steps.get(table, {})
+        if type_.thing:
+            _settle(plan, table_plan, operations, met[table])
+            _tell_unverified(plan, steps, met[table])
+        else:
+            old = met[table].old if table in met else {}
+            _replace(plan, table_plan, _carried(type_, operations, steps, old), old)
+    return plan
+
+
+def _carried(
+    type_: RecordType,
+    operations: Mapping[str, Operation],
+    steps: Mapping[str, Sequence[Step]],
+    old: Mapping[str, Basis],
+) -> Mapping[str, Operation]:
+    """Let each version take over from the one before, where the type does so."""
+    if type_.carry is None:
+        return operations
+    carried = dict(operations)
+    for key, of_key in steps.items():
+        basis = old.get(key)
+        for step in of_key:
+            operation = step.operation
+            if operation.row is not None:
+                operation = operation._replace(row=type_.carry(basis, operation.row))
+            basis = None if operation.row is None else operation.row.basis
+            carried[key] = operation
+    return carried
+
+
+def _tell_unverified(plan: Plan, steps: Mapping[str, Sequence[Step]], met: Met) -> None:
+    """Note verifications that their issuer took back, each time it happened."""
+    aside = {kept.uri: kept.row.basis for kept in met.aside}
+    for key, of_key in steps.items():
+        basis = met.old.get(key) or aside.get(key)
+        for step in of_key:
+            row = step.operation.row
+            if row is None and basis is not None:
+                issuer, subject = basis
+                plan.unverified[key] = (issuer, subject, step.time)
+            basis = None if row is None else row.basis
+
+
 def _replace(
-    plan: Plan, table: TablePlan, operations: Mapping[str, Operation], met: Met | None
+    plan: Plan, table: TablePlan, operations: Mapping[str, Operation], old: Mapping[str, Basis]
 ) -> None:
     """Plan a table in which every key stands for itself."""
     type_ = table.type
-    old = met.old if met is not None else {}
     for key, operation in operations.items():
         if key in old:
             plan.removed.setdefault(type_.table, {})[key] = old[key]
@@ -240,6 +258,21 @@ def _settle(plan: Plan, table: TablePlan, operations: Mapping[str, Operation], m
         _take_back(plan, type_.effects(key, basis))
     for row in table.put:
         _add(plan, type_.effects(str(row.values[0]), row.basis), row)
+
+
+def judged(plan: Plan, flips: Sequence[Flip]) -> None:
+    """Let the counts follow judgements that changed: what a gate forbids is not counted."""
+    for flip in flips:
+        parent, quoted = flip.parent, flip.quoted
+        if flip.gated != flip.was_gated and parent is not None and is_post(parent):
+            _add_to(plan, POST_REPLIES, parent, -1 if flip.gated else 1)
+        if flip.embeds != flip.was_embeds and quoted is not None and is_post(quoted):
+            _add_to(plan, POST_QUOTES, quoted, -1 if flip.embeds else 1)
+
+
+def _add_to(plan: Plan, counter: Counter, key: str, delta: int) -> None:
+    _count(plan, counter.table, key)[counter.position] += delta
+    plan.emptied[counter.table.name].add(key)
 
 
 def _count(plan: Plan, table: AggregateTable, key: str) -> list[int]:

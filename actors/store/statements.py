@@ -18,6 +18,10 @@ _COMPUTED: Final = {
     "posts": {
         "has_thread_gate": "EXISTS (SELECT 1 FROM thread_gates g WHERE g.post_uri = i.uri)",
         "has_post_gate": "EXISTS (SELECT 1 FROM post_gates g WHERE g.post_uri = i.uri)",
+        # A new version is judged after it is written.
+        "engine_invalid_reply": "false",
+        "violates_thread_gate": "false",
+        "violates_embedding_rules": "false",
     },
     "users": {"handle": "'handle.invalid'"},
     "feed_generators": {"like_count": "a.like_count"},
@@ -43,14 +47,51 @@ DERIVED_COLUMNS: Final = {
 }
 VIEWER_COLUMNS: Final = ("like_uri", "repost_uri", "bookmarked")
 
+# All that a batch must know of its DIDs, in one look at each.
 GUARD_SQL: Final = (
-    "SELECT did, rev, data, out_of_step FROM engine_repos WHERE did = ANY(%b::text[])"
+    "SELECT i.did, r.rev, r.data, r.out_of_step, r.withheld,"
+    " a.active, a.status, a.host, a.seq, (extract(epoch FROM a.time) * 1000000)::bigint,"
+    " a.identity_host, a.identity_seq,"
+    " (extract(epoch FROM a.identity_time) * 1000000)::bigint,"
+    " (SELECT s.data_collection_forbidden FROM user_settings s WHERE s.user_did = i.did LIMIT 1),"
+    " (SELECT true FROM engine_takedowns t WHERE t.subject = i.did LIMIT 1),"
+    " (SELECT true FROM engine_purges p WHERE p.subject = i.did LIMIT 1),"
+    " (SELECT true FROM activity_subscriptions s WHERE s.subject_did = i.did LIMIT 1)"
+    " FROM unnest(%b::text[]) AS i (did) LEFT JOIN engine_repos r ON r.did = i.did"
+    " LEFT JOIN engine_accounts a ON a.did = i.did"
 )
+TAKEN_DOWN_SQL: Final = "SELECT t.subject FROM engine_takedowns t WHERE t.subject = ANY(%b::text[])"
 PUT_GUARD_SQL: Final = (
-    "INSERT INTO engine_repos (did, rev, data, out_of_step)"
-    " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::boolean[])"
+    "INSERT INTO engine_repos (did, rev, data, out_of_step, withheld)"
+    " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::boolean[], %b::boolean[])"
     " ON CONFLICT (did) DO UPDATE SET rev = excluded.rev, data = excluded.data,"
-    " out_of_step = excluded.out_of_step"
+    " out_of_step = excluded.out_of_step, withheld = excluded.withheld"
+)
+PUT_ACCOUNTS_SQL: Final = (
+    "INSERT INTO engine_accounts (did, active, status, host, seq, time, identity_host,"
+    " identity_seq, identity_time) SELECT * FROM unnest(%b::text[], %b::boolean[], %b::text[],"
+    " %b::text[], %b::bigint[], %b::timestamp[], %b::text[], %b::bigint[], %b::timestamp[])"
+    " ON CONFLICT (did) DO UPDATE SET active = excluded.active, status = excluded.status,"
+    " host = excluded.host, seq = excluded.seq, time = excluded.time,"
+    " identity_host = excluded.identity_host, identity_seq = excluded.identity_seq,"
+    " identity_time = excluded.identity_time"
+)
+# The row may be there already or be made by the user gate at this moment: so it is put, not only
+# updated, and the later of the two finds what the other wrote.
+PUT_STATUSES_SQL: Final = (
+    "INSERT INTO users AS u (did, handle, created_at, engine_account_status)"
+    " SELECT i.did, 'handle.invalid', timestamp 'epoch', i.status"
+    " FROM unnest(%b::text[], %b::text[]) AS i (did, status)"
+    " ON CONFLICT (did) DO UPDATE SET engine_account_status = excluded.engine_account_status"
+)
+PUT_PURGES_SQL: Final = (
+    "INSERT INTO engine_purges (subject, reason) SELECT i.did, 'deleted'"
+    " FROM unnest(%b::text[]) AS i (did) ON CONFLICT (subject) DO NOTHING"
+)
+CANCEL_SQL: Final = "DELETE FROM engine_pending WHERE uri = ANY(%b::text[]) RETURNING kind"
+CLAIM_SQL: Final = (
+    "DELETE FROM engine_pending e USING unnest(%b::text[], %b::text[]) AS i (uri, awaited)"
+    " WHERE e.uri = i.uri AND e.awaited = i.awaited RETURNING e.uri, e.kind"
 )
 ASIDE_SQL: Final = (
     "SELECT d.uri, d.table_name, d.thing, d.cid, d.body FROM engine_duplicates d"
@@ -222,6 +263,19 @@ def drop_empty_sql(table: AggregateTable) -> str:
     zero = " AND ".join(f"t.{name} = 0" for name in table.columns)
     unless = "".join(f" AND NOT EXISTS ({query})" for query in _EMPTY_UNLESS[table.name])
     return f"DELETE FROM {table.name} t WHERE t.{table.key} = ANY(%b::text[]) AND {zero}{unless}"
+
+
+@cache
+def wait_sql(table: str) -> str:
+    """Make entries for records whose subject is not in its table; those made come back."""
+    return (
+        "INSERT INTO engine_pending (uri, awaited, author, kind)"
+        " SELECT i.uri, i.awaited, i.author, i.kind"
+        " FROM unnest(%b::text[], %b::text[], %b::text[], %b::text[])"
+        " AS i (uri, awaited, author, kind)"
+        f" WHERE NOT EXISTS (SELECT FROM {table} t WHERE t.uri = i.awaited)"
+        " ON CONFLICT (uri, awaited) DO NOTHING RETURNING uri, awaited, kind"
+    )
 
 
 @cache

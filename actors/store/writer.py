@@ -6,21 +6,22 @@ several shards share and what is copied from them.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from psycopg import Connection, errors
 
-from actors.records import RECORDS, UNKNOWN
-from actors.records.record import RecordType
 from actors.store import outbox, statements
 from actors.store.apply import PlanWriter
 from actors.store.arrays import register, text_array
-from actors.store.aside import from_database, unpack
-from actors.store.batch import AppliedCommit, Change, Outcome
-from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
-from actors.store.plan import Aside, Met, Plan, Repo, Thing, make_plan, thing_of, thing_text
+from actors.store.batch import Change, Outcome, Sent
+from actors.store.consequences import NOTIFIER, REGISTRY, Consequences, Work, consequences
+from actors.store.fence import Fence
+from actors.store.judgement import JUDGE_SQL
+from actors.store.plan import Flip, Plan, empty_plan, judged, make_plan
+from actors.store.purge import finish_purge, list_purges, next_slice, note_removed
+from actors.store.reading import demote, read
 from actors.store.session import PASSING, REFUSALS, DatabaseAway, one_line, writing
 from actors.store.tallies import ADD_SQL, add_parameters
 
@@ -33,21 +34,12 @@ SESSION: Final = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+RECEIVERS: Final = ("user_gate", REGISTRY, NOTIFIER)
 MAX_RETRIES: Final = 20
 MAX_UNIQUE_RETRIES: Final = 2
 
 T = TypeVar("T")
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
-
-_TYPES: Final[dict[str, RecordType]] = {
-    type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)
-}
-# Tables whose rows mean something elsewhere, so that what they were must be known.
-_MEETS: Final = tuple(
-    type_
-    for type_ in _TYPES.values()
-    if type_.thing or type_.basis_sql or type_.table in ("feed_generators", "labeler_services")
-)
 
 
 class BatchRefused(Exception):
@@ -57,6 +49,7 @@ class BatchRefused(Exception):
 class Writer:
     """Applies batches on one connection, for one actor.
 
+    `receivers` are the actors that outbox work is written for: those that run.
     `crash_point` is called with a name at each place where a crash must be survived. The connection
     must be in autocommit mode and belong to nobody else.
     """
@@ -67,11 +60,13 @@ class Writer:
         fence: Fence,
         *,
         search: bool = False,
+        receivers: Collection[str] = RECEIVERS,
         crash_point: Callable[[str], None] = lambda _name: None,
         random_source: random.Random | None = None,
     ) -> None:
         self._connection = connection
         self._fence = fence
+        self._receivers = receivers
         self._crash_point = crash_point
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
         self._plan_writer = PlanWriter(connection, search=search)
@@ -145,6 +140,84 @@ class Writer:
                     raise DatabaseAway(one_line(error)) from error
             wait(self._random.uniform(0, 0.01 * retries))
 
+    def settle(
+        self,
+        claims: Sequence[tuple[str, str]],
+        judge: Sequence[str],
+        wait: Callable[[float], None] = lambda _seconds: None,
+    ) -> Outcome:
+        """Claim entries of the registry (uri, awaited) and judge posts of this shard's authors.
+
+        An entry that is gone by now was cancelled or claimed before. Retries and raises as `apply`.
+        """
+        outcome, retries = self._retrying(lambda: self._settle_once(claims, judge), wait)
+        outcome.retries = retries
+        return outcome
+
+    def _settle_once(self, claims: Sequence[tuple[str, str]], judge: Sequence[str]) -> Outcome:
+        connection = self._connection
+        plan = empty_plan()
+        found = Consequences()
+        with self._connection.transaction():
+            self._fence.check(connection)
+            claimed = flips = None
+            with connection.pipeline():
+                if claims:
+                    uris, awaited = zip(*claims, strict=True)
+                    claimed = connection.execute(
+                        statements.CLAIM_SQL, [text_array(uris), text_array(awaited)]
+                    )
+                if judge:
+                    flips = connection.execute(JUDGE_SQL, [text_array(sorted(set(judge)))])
+            if claimed is not None:
+                for uri, kind in claimed.fetchall():
+                    plan.outcome.pending["flushed", kind] += 1
+                    found.claimed(uri, kind)
+            if flips is not None:
+                self._take_flips(plan, found, [Flip(*row) for row in flips.fetchall()], again=True)
+            self._finish(plan, self._follows(found), {})
+            self._crash_point("before_settled")
+        self._crash_point("after_settled")
+        return plan.outcome
+
+    def list_purges(self, wait: Callable[[float], None] = lambda _seconds: None) -> list[str]:
+        """Return the subjects of which something is still to be removed. Raises as `apply`."""
+        return self._retrying(lambda: list_purges(self._connection), wait)[0]
+
+    def purge_slice(
+        self, subject: str, wait: Callable[[float], None] = lambda _seconds: None
+    ) -> Outcome | None:
+        """Remove the next slice of what a subject of `engine_purges` wrote; None when it is done.
+
+        Retries and raises as `apply`.
+        """
+        outcome, retries = self._retrying(lambda: self._purge_once(subject), wait)
+        if outcome is not None:
+            outcome.retries = retries
+        return outcome
+
+    def _purge_once(self, subject: str) -> Outcome | None:
+        connection = self._connection
+        with connection.transaction():
+            part = next_slice(connection, subject)
+            if part is None:
+                return None
+            known, met = read(connection, self._fence, [part.removal])
+            plan = make_plan([part.removal], known, met)
+            found = consequences(plan, set())
+            self._write_rows(plan, found)
+            removed = len(part.removal.operations)
+            if part.last:
+                finish_purge(connection, subject, part.reason)
+                found.purged = [subject] if subject.startswith("did:") else []
+                plan.outcome.purged = {subject}
+            else:
+                note_removed(connection, subject, removed)
+            self._finish(plan, self._follows(found), {"purged": removed})
+            self._crash_point("before_purged")
+        self._crash_point("after_purged")
+        return plan.outcome
+
     def _try_once(self, changes: Sequence[Change]) -> None:
         with self._connection.transaction(force_rollback=True):
             self._write(changes, (), {})
@@ -167,14 +240,62 @@ class Writer:
         work: Sequence[tuple[str, bytes]],
         tallies: Mapping[str, int],
     ) -> Outcome:
-        known, met = self._read(changes)
+        known, met = read(self._connection, self._fence, changes)
         plan = make_plan(changes, known, met)
-        self._demote(plan)
+        demote(self._connection, plan)
+        found = consequences(plan, known.subscribed)
         self._crash_point("before_write")
+        self._write_rows(plan, found)
+        self._finish(plan, [*work, *self._follows(found)], tallies)
+        plan.outcome.purges = plan.folded.purges
+        return plan.outcome
+
+    def _write_rows(self, plan: Plan, found: Consequences) -> None:
+        """Write what belongs to the batch's own authors, then judge what it brought."""
+        connection = self._connection
+        cancelled = flips = None
+        entries = []
+        with connection.pipeline():
+            self._plan_writer.write_rows(plan)
+            if found.cancelled:
+                cancelled = connection.execute(statements.CANCEL_SQL, [text_array(found.cancelled)])
+            for table, of_table in found.entries_by_table().items():
+                columns = [text_array(column) for column in zip(*of_table, strict=True)]
+                entries.append(connection.execute(statements.wait_sql(table), columns))
+            if found.judge:
+                flips = connection.execute(JUDGE_SQL, [text_array(found.judge)])
+        pending = plan.outcome.pending
+        if cancelled is not None:
+            pending.update(("cancelled", kind) for (kind,) in cancelled.fetchall())
+        made = [row for result in entries for row in result.fetchall()]
+        pending.update(("queued", kind) for _uri, _awaited, kind in made)
+        found.missing([(uri, awaited) for uri, awaited, _kind in made])
+        if flips is not None:
+            self._take_flips(plan, found, [Flip(*row) for row in flips.fetchall()], again=False)
+
+    def _take_flips(
+        self, plan: Plan, found: Consequences, flips: Sequence[Flip], *, again: bool
+    ) -> None:
+        judged(plan, flips)
+        found.judged(flips, again=again)
+        for flip in flips:
+            changed = {
+                "invalid": flip.invalid != flip.was_invalid,
+                "gated": flip.gated != flip.was_gated,
+                "embeds": flip.embeds != flip.was_embeds,
+            }
+            plan.outcome.flags.update(flag for flag, differs in changed.items() if differs)
+
+    def _follows(self, found: Consequences) -> Work:
+        """The work for those who run."""
+        return [piece for piece in found.work() if piece[0] in self._receivers]
+
+    def _finish(self, plan: Plan, work: Work, tallies: Mapping[str, int]) -> None:
+        """Write the counters, the tallies and the outbox: the end of a transaction."""
         connection = self._connection
         ids = None
         with connection.pipeline():
-            self._plan_writer.write(plan)
+            self._plan_writer.write_counts(plan)
             connection.execute(
                 ADD_SQL,
                 add_parameters(
@@ -182,112 +303,9 @@ class Writer:
                 ),
             )
             if work:
-                ids = connection.execute(outbox.INSERT_SQL, outbox.insert_parameters(list(work)))
+                ids = connection.execute(outbox.INSERT_SQL, outbox.insert_parameters(work))
         if ids is not None:
-            plan.outcome.outbox = [row for (row,) in ids.fetchall()]
-        return plan.outcome
-
-    def _read(self, changes: Sequence[Change]) -> tuple[dict[str, Repo], dict[str, Met]]:
-        """Check the fence and read every row that the batch meets."""
-        connection = self._connection
-        keys, things = _wanted(changes)
-        dids = list({change.did for change in changes})
-        held_sql: dict[str, tuple[Any, Any]] = {}
-        with connection.pipeline():
-            connection.execute(LOCK_SQL)
-            fence = connection.execute(CHECK_SQL, [self._fence.actor])
-            guards = connection.execute(statements.GUARD_SQL, [text_array(dids)])
-            for type_ in _MEETS:
-                table = type_.table
-                if table not in keys:
-                    continue
-                old = connection.execute(statements.old_rows_sql(type_), [text_array(keys[table])])
-                holders = None
-                if things.get(table):
-                    parts = zip(*things[table], strict=True)
-                    holders = connection.execute(
-                        statements.holders_sql(type_), [text_array(part) for part in parts]
-                    )
-                held_sql[table] = (old, holders)
-        self._fence.demand(fence.fetchone())
-        known = {
-            did: Repo(rev, None if data is None else bytes(data), out_of_step)
-            for did, rev, data, out_of_step in guards.fetchall()
-        }
-        met: dict[str, Met] = {}
-        for table, (old, holders) in held_sql.items():
-            type_ = _TYPES[table]
-            found = met[table] = Met()
-            found.old = {row[0]: row[1:] for row in old.fetchall()}
-            if holders is not None:
-                for row in holders.fetchall():
-                    found.holders[thing_of(type_, row[1:])] = row[0]
-                    found.holder_basis[row[0]] = row[1:]
-        self._read_aside(keys, things, met)
-        return known, met
-
-    def _read_aside(
-        self, keys: dict[str, list[str]], things: dict[str, set[Thing]], met: dict[str, Met]
-    ) -> None:
-        """Read the duplicates of the batch's keys and things, and of things it may leave."""
-        uris = [uri for table in things for uri in keys[table]]
-        if not uris:
-            return
-        pairs: list[tuple[str, str]] = []
-        for table, found in met.items():
-            type_ = _TYPES[table]
-            if type_.thing:
-                all_things = things[table] | {
-                    thing_of(type_, basis) for basis in found.old.values()
-                }
-                pairs.extend((table, thing_text(thing)) for thing in all_things)
-        rows = self._connection.execute(
-            statements.ASIDE_SQL,
-            [
-                text_array(uris),
-                text_array([table for table, _ in pairs]),
-                text_array([thing for _, thing in pairs]),
-            ],
-        ).fetchall()
-        for uri, table, _thing, cid, body in {row[0]: row for row in rows}.values():
-            type_ = _TYPES[table]
-            values = unpack(type_, body)
-            assert type_.rebuild is not None
-            row = type_.rebuild(values, cid or "")
-            met[table].aside.append(Aside(uri, thing_of(type_, row.basis), cid or "", row))
-
-    def _demote(self, plan: Plan) -> None:
-        """Read the rows that a lower key displaces, to keep them aside."""
-        for table in plan.tables.values():
-            if not table.demote:
-                continue
-            things = dict(table.demote)
-            type_ = table.type
-            assert type_.rebuild is not None
-            rows = self._connection.execute(
-                statements.whole_rows_sql(type_), [text_array(list(things))]
-            ).fetchall()
-            for cid, *columns in rows:
-                values = from_database(type_, columns)
-                row = type_.rebuild(values, cid or "")
-                uri = str(values[0])
-                table.aside_put.append((uri, things[uri], cid or "", row))
-
-
-def _wanted(
-    changes: Sequence[Change],
-) -> tuple[dict[str, list[str]], dict[str, set[Thing]]]:
-    """Keys and things of a batch, by table."""
-    keys: dict[str, dict[str, None]] = {}
-    things: dict[str, set[Thing]] = {}
-    for change in changes:
-        if not isinstance(change, AppliedCommit):
-            continue
-        for operation in change.operations:
-            type_ = operation.type
-            keys.setdefault(type_.table, {})[operation.key] = None
-            if type_.thing:
-                of_table = things.setdefault(type_.table, set())
-                if operation.row is not None:
-                    of_table.add(thing_of(type_, operation.row.basis))
-    return {table: list(of_table) for table, of_table in keys.items()}, things
+            rows = [row for (row,) in ids.fetchall()]
+            plan.outcome.sent = [
+                Sent(receiver, row, body) for (receiver, body), row in zip(work, rows, strict=True)
+            ]

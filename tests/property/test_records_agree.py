@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from actors.decoder import Batch
+from actors.records.profile import PROFILE
 from actors.store.batch import AppliedCommit
 from tests.author import TIME, Author
 from tests.histories import History
@@ -91,4 +92,4 @@ def test_a_profile_dated_ahead_of_its_commit_has_no_date_of_its_own() -> None:
     assert isinstance(change, AppliedCommit)
     row = change.operations[0].row
     assert row is not None
-    assert row.values[-1] == 0
+    assert row.values[PROFILE.columns.index("created_at")] == 0

@@ -88,7 +88,10 @@ def stage(database: str, *, outage_seconds: float = 60.0) -> Iterator[Harness]:
         Edge("shard-0", "user_gate", EdgeKind.OFFER, messages=64),
     )
     with Harness(edges, MESSAGES) as harness:
-        harness.start("shard-0", Shard, ShardSettings(session, 100, 1 << 20, 5, 1000, 250, False))
+        settings = ShardSettings(
+            session, 100, 1 << 20, 5, 1000, 250, False, 1, receivers=("user_gate",)
+        )
+        harness.start("shard-0", Shard, settings)
         yield harness
 
 
