@@ -14,6 +14,7 @@ import psycopg
 
 from actors.store import outbox, tallies
 from actors.store.fence import Fence
+from actors.store.purge import list_purges
 
 MAX_SERVICE_BYTES: Final = 255
 """Longest key that the column takes on every database that the engine may run on."""
@@ -124,9 +125,13 @@ class Checkpoint:
         self._write(_SAVE, cursor, last_event_time)
 
     def outbox_depth(self) -> int:
-        """Return how many rows wait in the outbox. Raises CheckpointError."""
+        """Return how many pieces of work are left: rows of the outbox, and purges under way.
+
+        Raises CheckpointError.
+        """
         try:
-            return outbox.depth(self._open())
+            connection = self._open()
+            return outbox.depth(connection) + len(list_purges(connection))
         except psycopg.Error as error:
             raise self._failed("read", error) from error
 
