@@ -1,39 +1,67 @@
-"""Bringing a database to the tables of this program.
+"""Bringing a database to the tables of this program: an empty one, an older one of ours, or that
+of an AppView that had workers of its own.
 
-Idempotent, and safe beside readers: what is there stays, what is missing is added.
+Idempotent, resumable, and safe beside readers: what is there stays, what is missing is added, no
+table is rewritten, and no table is locked for longer than a moment.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, sql
 
+from actors.store import migrate_fill
+from actors.store.migrate_catalog import Catalog, Constraint, read_catalog
+from actors.store.migrate_indexes import (
+    SMALL_BYTES,
+    Wanted,
+    make_indexes,
+    missing_indexes,
+    wanted_indexes,
+)
+from actors.store.migrate_locks import MIGRATE_LOCK, alone, patiently
 from actors.store.refusal import DatabaseRefused, Reason
-from actors.store.schema import SCHEMA_VERSION, TABLES, schema_relations
+from actors.store.schema import SCHEMA_VERSION, TABLES
+from actors.store.table import Column, Table
 
-# Two programs that migrate at once would trip over each other.
-MIGRATE_LOCK: Final = 0x5359_0003
+__all__ = ["MIGRATE_LOCK", "bring_up_to_date", "migrate"]
+
+# Foreign keys by which a row is lost or refused for the sake of another: table and target.
+_LOSSY_KEYS: Final = frozenset((("label_events", "labels"), ("user_settings", "users")))
+# A subject has one verification by each issuer, not one at all.
+_LOSSY_UNIQUE: Final = ("verifications", ("subject_did",))
 
 
-def migrate(conninfo: str, *, count_indexes: bool = False) -> bool:
+def migrate(conninfo: str, *, count_indexes: bool = False, small_bytes: int = SMALL_BYTES) -> bool:
     """Bring a database up to date; returns whether anything had to be done.
 
-    Raises DatabaseRefused where the tables belong to a newer program, psycopg.Error.
+    Rows that an AppView's own workers wrote since the last time are filled as well. `small_bytes`
+    is the size of a table up to which an index is made at once, with its writers waiting. Raises
+    DatabaseRefused where the tables belong to a newer program or others hold one for too long,
+    psycopg.Error.
     """
     with psycopg.connect(conninfo, autocommit=True) as connection:
-        return bring_up_to_date(connection, count_indexes=count_indexes)
+        return bring_up_to_date(
+            connection, count_indexes=count_indexes, fill=True, small_bytes=small_bytes
+        )
 
 
-def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False) -> bool:
-    """Make every table, column and index that is missing; returns whether anything was.
+def bring_up_to_date(
+    connection: Connection[Any],
+    *,
+    count_indexes: bool = False,
+    fill: bool = False,
+    small_bytes: int = SMALL_BYTES,
+) -> bool:
+    """Make every table, column and index that is missing, and fill what old rows lack; returns
+    whether there was anything to do.
 
-    Where nothing is, no right is needed but to read. The connection must be in autocommit mode.
-    Raises DatabaseRefused where the tables belong to a newer program.
+    Where nothing is, no right is needed but to read. Tables of this version are looked through for
+    rows to fill only with `fill`. The connection must be in autocommit mode. Raises as `migrate`.
     """
-    with connection.transaction():
-        # Building an index on a large table takes as long as it takes.
-        connection.execute("SET LOCAL statement_timeout = 0")
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [MIGRATE_LOCK])
+    with alone(connection):
         before = _version(connection)
         if before is not None and before > SCHEMA_VERSION:
             raise DatabaseRefused(
@@ -41,16 +69,26 @@ def bring_up_to_date(connection: Connection[Any], *, count_indexes: bool = False
                 f"the tables of this database are of version {before}, and this program knows"
                 f" {SCHEMA_VERSION}: run the newer program, or give another database",
             )
-        statements = _missing(connection, count_indexes=count_indexes)
-        for statement in statements:
-            connection.execute(statement)
+        catalog = read_catalog(connection)
+        changed = _make_tables(connection, catalog, count_indexes=count_indexes)
+        changed |= _change_tables(connection, catalog)
+        if fill or before != SCHEMA_VERSION:
+            changed |= migrate_fill.set_aside_verifications(connection) > 0
+            changed |= migrate_fill.fill(connection, migrate_fill.COLUMNS) > 0
+        # With the new columns and tables.
+        catalog = read_catalog(connection)
+        lossy = _lossy_uniques(catalog)
+        missing = missing_indexes(catalog, count_indexes=count_indexes, besides=lossy)
+        make_indexes(connection, catalog, missing, small_bytes)
+        _drop_uniques(connection, catalog, lossy)
         if before != SCHEMA_VERSION:
+            migrate_fill.fill(connection, migrate_fill.AGGREGATES)
             connection.execute(
                 "INSERT INTO engine_schema (id, version) VALUES (1, %s)"
                 " ON CONFLICT (id) DO UPDATE SET version = excluded.version",
                 [SCHEMA_VERSION],
             )
-    return bool(statements) or before != SCHEMA_VERSION
+    return changed or bool(missing) or bool(lossy) or before != SCHEMA_VERSION
 
 
 def _version(connection: Connection[Any]) -> int | None:
@@ -61,23 +99,77 @@ def _version(connection: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _missing(connection: Connection[Any], *, count_indexes: bool) -> list[str]:
-    """Return the statements that make what is not there; none asks for a right it does not need.
+def _make_tables(connection: Connection[Any], catalog: Catalog, *, count_indexes: bool) -> bool:
+    """Make the tables that are missing, with their indexes; nobody can be in the way of those."""
+    new = [table for table in TABLES.values() if table.name not in catalog.columns]
+    indexes: dict[str, list[Wanted]] = {}
+    for wanted in wanted_indexes(count_indexes=count_indexes):
+        indexes.setdefault(wanted.shape.table, []).append(wanted)
+    with connection.transaction():
+        for table in new:
+            connection.execute(_alike(table, catalog).create_sql().encode(), prepare=False)
+            for wanted in indexes.get(table.name, ()):
+                connection.execute(wanted.sql.encode(), prepare=False)
+    return bool(new)
 
-    From the catalogs, since information_schema hides what a role may not use.
-    """
-    rows = connection.execute(
-        "SELECT c.relname, array_agg(a.attname::text) FROM pg_class c"
-        " LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
-        " WHERE c.relnamespace = current_schema()::regnamespace GROUP BY c.relname"
-    ).fetchall()
-    present: dict[str, list[str]] = dict(rows)
-    columns = [
-        f"ALTER TABLE {table.name} ADD COLUMN {column.sql()}"
-        for table in TABLES.values()
-        if table.name in present
-        for column in table.columns
-        if column.name not in present[table.name]
-    ]
-    relations = schema_relations(count_indexes=count_indexes)
-    return columns + [sql for name, sql in relations.items() if name not in present]
+
+def _change_tables(connection: Connection[Any], catalog: Catalog) -> bool:
+    """Add the columns that are missing, and drop the foreign keys that lose data."""
+    changed = False
+    for table in TABLES.values():
+        if table.name not in catalog.columns:
+            continue
+        there = catalog.columns[table.name]
+        changes = [
+            f"ADD COLUMN {column.sql()}"
+            for column in _alike(table, catalog).columns
+            if column.name not in there
+        ]
+        changes += [
+            f"DROP CONSTRAINT {_quoted(constraint.name)}"
+            for constraint in catalog.constraints
+            if constraint.kind == "f"
+            and constraint.table == table.name
+            and (constraint.table, constraint.target) in _LOSSY_KEYS
+        ]
+        if changes:
+            patiently(connection, table.name, f"ALTER TABLE {table.name} {', '.join(changes)}")
+            changed = True
+    return changed
+
+
+def _alike(table: Table, catalog: Catalog) -> Table:
+    """The table as it fits in: keys of one database all have one collation."""
+    if catalog.key_collation:
+        return table
+    columns: Iterable[Column] = (replace(column, key_text=False) for column in table.columns)
+    return replace(table, columns=tuple(columns))
+
+
+def _lossy_uniques(catalog: Catalog) -> frozenset[str]:
+    """Names of the unique indexes that keep records out which have a right to be in."""
+    table, columns = _LOSSY_UNIQUE
+    return frozenset(
+        index.name
+        for index in catalog.indexes
+        if index.shape.table == table and index.shape.unique and index.shape.keys == columns
+    )
+
+
+def _drop_uniques(connection: Connection[Any], catalog: Catalog, names: frozenset[str]) -> None:
+    constraints: dict[str, Constraint] = {
+        constraint.index: constraint for constraint in catalog.constraints if constraint.index
+    }
+    for name in sorted(names):
+        constraint = constraints.get(name)
+        table = _LOSSY_UNIQUE[0]
+        if constraint is None:
+            patiently(connection, table, f"DROP INDEX {_quoted(name)}")
+        else:
+            patiently(
+                connection, table, f"ALTER TABLE {table} DROP CONSTRAINT {_quoted(constraint.name)}"
+            )
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string(None)

@@ -8,7 +8,7 @@ import psycopg.conninfo
 import pytest
 
 from actors.capture import DEMO, read
-from actors.store.migrate import MIGRATE_LOCK, migrate
+from actors.store.migrate import bring_up_to_date, migrate
 from actors.store.refusal import DatabaseRefused, Reason
 from actors.store.schema import SCHEMA_VERSION, TABLES
 from actors.store.session import Connection
@@ -125,17 +125,21 @@ def test_programs_that_migrate_at_once_wait_for_each_other(server: str) -> None:
     assert sorted(done, key=str) == [False, False, False, True]
 
 
-def test_a_statement_timeout_of_the_database_does_not_cut_a_migration_short(server: str) -> None:
+def test_limits_of_the_database_do_not_cut_a_migration_short(server: str) -> None:
+    migrate(server)
+    run(server, "ALTER TABLE labels DROP COLUMN sig")
     name = psycopg.conninfo.conninfo_to_dict(server)["dbname"]
-    # Waiting for another migration stands for the building of a large index.
-    with session(server, "stranger") as stranger:
-        stranger.execute(f"SELECT pg_advisory_lock({MIGRATE_LOCK})".encode())
+    with session(server, "stranger") as stranger, session(server, "observer") as observer:
         stranger.execute(f"ALTER DATABASE {name} SET statement_timeout = '20ms'".encode())
-        done: list[bool] = []
-        thread = threading.Thread(target=lambda: done.append(migrate(server)))
-        thread.start()
-        wait_until(lambda: waits_longer(stranger), "waiting for longer than the limit, or at all")
-        stranger.execute(f"SELECT pg_advisory_unlock({MIGRATE_LOCK})".encode())
+        stranger.execute(f"ALTER DATABASE {name} SET lock_timeout = '10ms'".encode())
+        with stranger.transaction():
+            stranger.execute("LOCK TABLE labels IN ACCESS SHARE MODE")
+            done: list[bool] = []
+            thread = threading.Thread(target=lambda: done.append(migrate(server)))
+            thread.start()
+            wait_until(
+                lambda: waits_longer(observer), "waiting for longer than the limits, or at all"
+            )
         thread.join(60)
     assert done == [True]
 
@@ -143,9 +147,23 @@ def test_a_statement_timeout_of_the_database_does_not_cut_a_migration_short(serv
 def waits_longer(connection: Connection) -> bool:
     row = connection.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND wait_event = 'advisory' AND clock_timestamp() - query_start > interval '100ms'"
+        " AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '100ms'"
     ).fetchone()
     return row == (1,)
+
+
+def test_a_session_keeps_its_limits_after_a_migration(server: str) -> None:
+    with session(server, "supervisor") as connection:
+        limits = "SELECT name, setting FROM pg_settings WHERE name LIKE '%_timeout'"
+        before = connection.execute(limits).fetchall()
+        assert bring_up_to_date(connection)
+        assert connection.execute(limits).fetchall() == before
+
+
+def test_the_lock_of_migrations_is_given_back(server: str) -> None:
+    with session(server, "supervisor") as connection:
+        bring_up_to_date(connection)
+        assert not migrate(server)
 
 
 def apply(conninfo: str, frames: list[bytes]) -> None:
