@@ -131,7 +131,7 @@ def writing() -> Iterator[None]:
         raise DatabaseUnusable(one_line(error)) from error
 
 
-def one_line(error: psycopg.Error) -> str:
+def one_line(error: Exception) -> str:
     """Return what PostgreSQL said, on one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
