@@ -48,7 +48,7 @@ install:
 	fi; \
 	rm -f $(VENV)/installed.lock; \
 	echo "installing what requirements.lock says"; \
-	if ! $(PY) -m pip install -qq --require-hashes --only-binary :all: -r requirements.lock; then \
+	if ! $(PY) -m pip install -qq --require-hashes --no-deps --only-binary :all: -r requirements.lock; then \
 	    echo "The packages could not be installed; the lines above say why. Without a network, point pip at a mirror or a folder of wheels (PIP_INDEX_URL, PIP_FIND_LINKS), then run make again." >&2; exit 1; \
 	fi; \
 	cp requirements.lock $(VENV)/installed.lock

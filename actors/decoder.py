@@ -5,7 +5,9 @@ goes on: a broken record costs itself, a broken commit its records, never more.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from actors.atproto import cid, commit, datamodel, datetimes, frames, tid
 from actors.atproto.did import MAX_LENGTH as MAX_DID
@@ -24,6 +26,9 @@ from actors.store.batch import (
     SyncState,
 )
 
+Validate = Callable[[str, str, dict[str, Any]], object | None]
+"""Takes collection, record key and record; gives what is wrong with it, or None."""
+
 
 @dataclass(slots=True)
 class Batch:
@@ -32,6 +37,7 @@ class Batch:
     `authors` and `subjects` are the DIDs that need `users` rows; `events` counts frames by kind;
     `drops` are frames and commits of which nothing could be used (a commit carries those of its
     records itself). `size` is in bytes of records; one that many operations name counts each time.
+    What `validate` finds fault with is dropped; with `report_only` it is `reported` and goes on.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -41,6 +47,9 @@ class Batch:
     events: Counter[str] = field(default_factory=Counter)
     sanitised: int = 0
     size: int = 0
+    validate: Validate | None = None
+    report_only: bool = False
+    reported: list[Dropped] = field(default_factory=list)
 
     def add(self, frame: bytes, host: str = "") -> None:
         """Decode one frame of a host into the batch."""
@@ -79,6 +88,8 @@ class Batch:
         for drop in self.drops:
             name = f"drop.{drop.reason}"
             tallies[name] = tallies.get(name, 0) + 1
+        if self.reported:
+            tallies["lexicon.reported"] = len(self.reported)
         return tallies
 
     def _sync(self, event: Sync) -> None:
@@ -170,6 +181,8 @@ class Batch:
                 drops.append(Dropped(DropReason.TYPE_MISMATCH, source.uri, detail))
                 return None
             fields.check_key(source.uri, "its uri")
+            if self.validate is not None:
+                self._check(self.validate, collection, source, data)
             row = type_.build(source, data)
         except (WireError, Drop) as error:
             drops.append(Dropped(str(error.reason), source.uri, error.detail))
@@ -177,6 +190,17 @@ class Batch:
         self.sanitised += sanitised
         self.subjects.update(row.subjects)
         return row
+
+    def _check(
+        self, validate: Validate, collection: str, source: Source, data: dict[str, Any]
+    ) -> None:
+        """Report what breaks its lexicon, or raise Drop."""
+        problem = validate(collection, source.rkey, data)
+        if problem is None:
+            return
+        if not self.report_only:
+            raise Drop(DropReason.LEXICON, str(problem))
+        self.reported.append(Dropped(DropReason.LEXICON, source.uri, str(problem)))
 
 
 def _owner(frame: bytes) -> str:

@@ -6,12 +6,14 @@ the batch's own transaction and then offered along; an offer that is not taken i
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import structlog
 
-from actors.decoder import Batch
+from actors.atproto.lexicon import LexiconError
+from actors.decoder import Batch, Validate
+from actors.lexicons import Validation
 from actors.mail import Mail
 from actors.messages import CreateUsers, EnsureUsers, Frames, Settle
 from actors.recent import Recent
@@ -62,6 +64,7 @@ class ShardSettings:
     search_vector: bool
     shards: int
     receivers: tuple[str, ...]
+    validation: Validation = field(default_factory=Validation)
 
 
 class Shard(Actor):
@@ -83,6 +86,7 @@ class Shard(Actor):
         self._purge_timer: Timer | None = None
         self._look_timer: Timer | None = None
         self._logged: dict[str, int] = {}
+        self._validate: Validate | None = None
         self._outage = Outage(
             "PostgreSQL is away: this shard waits for it",
             "PostgreSQL is back",
@@ -102,7 +106,12 @@ class Shard(Actor):
         super().__init__(context, settings)
 
     def on_start(self) -> None:
-        """Connect, and take over from an older generation."""
+        """Load the lexicons, connect, and take over from an older generation."""
+        try:
+            lexicons = self._settings.validation.load()
+        except LexiconError as error:
+            self.context.give_up(str(error), 78)
+        self._validate = None if lexicons is None else lexicons.validate
         self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
         self._connect()
         self._look_for_purges()
@@ -151,14 +160,14 @@ class Shard(Actor):
         began = self.context.clock.monotonic()
         frames_held = self._held_frames
         self._sizes.observe(frames_held)
-        batch = Batch()
+        batch = self._new_batch()
         for frames in self._held:
             for frame in frames.frames:
                 batch.add(frame, frames.host)
                 # What is small on the way may be much to write: a block that many records share.
                 if batch.size >= self._settings.batch_bytes:
                     self._write(batch)
-                    batch = Batch()
+                    batch = self._new_batch()
                 self.context.progress()
         if batch.events:
             self._write(batch)
@@ -169,6 +178,10 @@ class Shard(Actor):
         seconds = self.context.clock.monotonic() - began
         self._seconds.observe(seconds)
         log.debug("batch acked", frames=frames_held, ms=round(1000 * seconds, 1))
+
+    def _new_batch(self) -> Batch:
+        report_only = self._settings.validation.mode == "report"
+        return Batch(validate=self._validate, report_only=report_only)
 
     def _write(self, batch: Batch) -> None:
         """Write a batch, however long PostgreSQL is away."""
@@ -185,6 +198,8 @@ class Shard(Actor):
         )
         for drop in batch.drops:
             self._count_drop(drop)
+        for report in batch.reported:
+            self._count_report(report)
         self._take(outcome)
         self._known.update(unknown)
         write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
@@ -340,7 +355,17 @@ class Shard(Actor):
     def _count_drop(self, drop: Dropped) -> None:
         reason = drop.reason
         self.context.metrics.counter("drops_total", "Bad input stepped over", reason=reason).add()
+        self._log("dropped", drop)
+
+    def _count_report(self, report: Dropped) -> None:
+        self.context.metrics.counter(
+            "lexicon_reported_total", "Records indexed although they break their lexicon"
+        ).add()
+        self._log("indexed although it breaks its lexicon", report)
+
+    def _log(self, event: str, drop: Dropped) -> None:
+        reason = drop.reason
         logged = self._logged[reason] = self._logged.get(reason, 0) + 1
         if logged <= LOGGED_DROPS:
             rest = " (further ones are only counted)" if logged == LOGGED_DROPS else ""
-            log.info(f"dropped{rest}", reason=reason, subject=drop.subject, detail=drop.detail)
+            log.info(f"{event}{rest}", reason=reason, subject=drop.subject, detail=drop.detail)

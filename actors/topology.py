@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from actors.ingest import Ingest, IngestSetup
+from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
 from actors.shard import Shard, ShardSettings
@@ -124,6 +125,10 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.index.search_vector,
         shards,
         tuple(edge.receiver for edge in EDGES if edge.kind is EdgeKind.OFFER),
+        Validation(
+            settings.lexicon.mode,
+            Path(settings.lexicon.folder).expanduser() if settings.lexicon.folder else None,
+        ),
     )
     gate = UserGateSettings(
         session,

@@ -123,6 +123,11 @@ class NetworkSettings(Section, frozen=True):
     allow_private_hosts: bool
 
 
+class LexiconSettings(Section, frozen=True):
+    mode: Literal["on", "off", "report"]
+    folder: str
+
+
 class IndexSettings(Section, frozen=True):
     count_indexes: bool
     search_vector: bool
@@ -143,6 +148,7 @@ class Settings(Section, frozen=True):
     supervisor: SupervisorSettings
     log: LogSettings
     network: NetworkSettings
+    lexicon: LexiconSettings
     index: IndexSettings
 
     def parsed_source(self) -> Source:
@@ -209,10 +215,18 @@ def _data_dir_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _lexicon_folder_is_usable(settings: Settings) -> str | None:
+    folder = Path(settings.lexicon.folder).expanduser()
+    if settings.lexicon.folder and not folder.is_dir():
+        return f"{folder} is not a folder"
+    return None
+
+
 RULES: Final = (
     Rule(("run.source",), _source_is_usable),
     Rule(("source.start", "run.source"), _start_is_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
+    Rule(("lexicon.folder",), _lexicon_folder_is_usable),
     Rule(("run.shards", "embedded.max_connections"), _connections_suffice),
     _at_least("ingest.window_frames", "ingest.batch_frames"),
     # A writer whose statement may run for longer would be taken for stuck.

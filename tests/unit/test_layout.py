@@ -25,6 +25,7 @@ PURE = {
     "libipld",
     "msgspec",
     "re",
+    "regex",
     "typing",
 }
 PROCESSES = {"multiprocessing", "signal", "subprocess"}
