@@ -34,8 +34,9 @@ class Dropped(NamedTuple):
 class AppliedCommit(NamedTuple):
     """A commit ready to be applied, its operations folded per key.
 
-    `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed, which count
-    when the commit does; `time` is the event's, in microseconds since 1970.
+    `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed and `cuts` the
+    texts that were cut to fit, which count when the commit does; `time` is the event's, in
+    microseconds since 1970.
     """
 
     did: str
@@ -46,6 +47,7 @@ class AppliedCommit(NamedTuple):
     operations: Sequence[Operation]
     drops: Sequence[Dropped] = ()
     time: int = 0
+    cuts: int = 0
 
 
 class SyncState(NamedTuple):
@@ -103,7 +105,8 @@ class Outcome:
     """What a written batch did.
 
     `commits` were applied, `replayed` were known already, `discontinuous` were applied although
-    their repository was not in the state they follow from; `operations` counts by table and by
+    their repository was not in the state they follow from; `cuts` texts were too long for a column
+    of an existing database; `operations` counts by table and by
     what became of the record (put, delete), `statuses` accounts by what they have become, `pending`
     entries of the registry by what happened to them and their kind, `flags` judgements that
     changed. `sent` holds the rows of the outbox, in the order they were written, `purges` the
@@ -114,6 +117,7 @@ class Outcome:
     replayed: int = 0
     discontinuous: int = 0
     out_of_step: int = 0
+    cuts: int = 0
     operations: Counter[tuple[str, str]] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     pending: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -141,6 +145,8 @@ class Outcome:
             tallies[f"pending.{action}.{kind}"] = amount
         for flag, amount in self.flags.items():
             tallies[f"judged.{flag}"] = amount
+        if self.cuts:
+            tallies["cuts"] = self.cuts
         for drop in self.drops:
             name = f"drop.{drop.reason}"
             tallies[name] = tallies.get(name, 0) + 1
@@ -152,6 +158,7 @@ class Outcome:
         self.replayed += other.replayed
         self.discontinuous += other.discontinuous
         self.out_of_step += other.out_of_step
+        self.cuts += other.cuts
         self.operations.update(other.operations)
         self.statuses.update(other.statuses)
         self.pending.update(other.pending)

@@ -187,6 +187,7 @@ def _commit(folded: Folded, known: Known, commit: AppliedCommit, position: int) 
         withheld = repo.withheld and forbidden is not None
     outcome.commits += 1
     outcome.drops.extend(commit.drops)
+    outcome.cuts += commit.cuts
     for operation in commit.operations:
         reason = forbidden
         if reason is None and operation.uri in known.taken_down:

@@ -19,6 +19,7 @@ from actors.store.batch import Change, Outcome, Sent
 from actors.store.consequences import NOTIFIER, REGISTRY, Consequences, Work, consequences
 from actors.store.fence import Fence
 from actors.store.judgement import JUDGE_SQL
+from actors.store.limits import read_limits
 from actors.store.plan import Flip, Plan, empty_plan, judged, make_plan
 from actors.store.purge import finish_purge, list_purges, next_slice, note_removed
 from actors.store.reading import demote, read
@@ -71,6 +72,7 @@ class Writer:
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
         self._plan_writer = PlanWriter(connection, search=search)
         register(connection)
+        self._limits = read_limits(connection)
         # The same few dozen statements run all day: prepare each the first time it is sent.
         connection.prepare_threshold = 0
         connection.prepared_max = 500
@@ -240,6 +242,7 @@ class Writer:
         work: Sequence[tuple[str, bytes]],
         tallies: Mapping[str, int],
     ) -> Outcome:
+        changes = self._limits.fit(changes)
         known, met = read(self._connection, self._fence, changes)
         plan = make_plan(changes, known, met)
         demote(self._connection, plan)
