@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from actors.commands.forget import forget
 from actors.commands.opening import database_of, logging_of, present, settings_of, shared_options
+from actors.commands.takedown import takedown
 from config import VERSION
 from config.loader import ConfigError
 from config.logging import Logging
@@ -87,6 +89,10 @@ def verify(context: click.Context, /, **given: Any) -> None:
     click.echo(f"{number} difference{'' if number == 1 else 's'}")
     if differences:
         context.exit(EXIT_DIFFERENCES)
+
+
+for command in (takedown, forget):
+    cli.add_command(command)
 
 
 def run(settings: Settings, *, as_json: bool) -> int:

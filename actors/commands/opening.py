@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -18,7 +18,7 @@ from config.units import parse_duration
 if TYPE_CHECKING:
     from config.settings import Settings
 
-__all__ = ["database_of", "logging_of", "present", "settings_of", "shared_options"]
+__all__ = ["database_of", "logging_of", "opened", "present", "settings_of", "shared_options"]
 
 _FLAGS: Final = {
     "shards": "run.shards",
@@ -110,3 +110,28 @@ def database_of(settings: Settings, *, only_look: bool = False) -> Iterator[str]
         ) as conninfo,
     ):
         yield conninfo
+
+
+class Opened(NamedTuple):
+    """A database to decide on: its settings, how to connect, a connection."""
+
+    settings: Settings
+    conninfo: str
+    connection: Any
+
+
+@contextmanager
+def opened(context: click.Context, given: dict[str, Any]) -> Iterator[Opened]:
+    """The database of a command, beside a run that may be using it.
+
+    What the operator named and does not exist is a ClickException.
+    """
+    from actors.store.decisions import looking
+    from actors.store.subjects import BadSubject
+
+    settings = settings_of(dict(context.find_root().obj) | present(given))
+    with database_of(settings, only_look=True) as conninfo, looking(conninfo) as connection:
+        try:
+            yield Opened(settings, conninfo, connection)
+        except BadSubject as error:
+            raise click.ClickException(str(error)) from error
