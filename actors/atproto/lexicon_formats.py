@@ -37,6 +37,9 @@ _COMMON_HANDLE: Final = re.compile(r"[a-z0-9]{1,63}\.bsky\.social")
 _COMMON_AT_URI: Final = re.compile(
     r"at://did:plc:[a-z2-7]{24}/app\.bsky\.[a-z]{1,20}\.[a-zA-Z]{1,40}/[a-zA-Z0-9_-]{1,64}"
 )
+_COMMON_SPACE: Final = re.compile(
+    r"at://did:plc:[a-z2-7]{24}/space/[a-z]{1,20}\.[a-z]{1,20}\.[a-zA-Z]{1,40}/[a-zA-Z0-9_-]{1,64}"
+)
 _COMMON_CID: Final = re.compile(r"baf[ky]rei[a-z2-7]{52}")
 _CID: Final = re.compile(r"(?!Qm[a-zA-Z0-9]{44}\Z)[a-zA-Z0-9+=]{8,256}")
 _COMMON_NSID: Final = re.compile(r"[a-z]{1,20}(?:\.[a-z]{1,20}){1,4}\.[a-zA-Z]{1,40}")
@@ -91,7 +94,7 @@ def is_at_uri(text: str) -> bool:
         return did.is_valid(authority) and _is_in_space(path[1:])
     if not is_at_identifier(authority) or len(path) > 2:
         return False
-    return not path or (uri.is_nsid(path[0]) and all(map(uri.is_rkey, path[1:])))
+    return not path or (is_nsid(path[0]) and all(map(uri.is_rkey, path[1:])))
 
 
 def _is_in_space(path: list[str]) -> bool:
@@ -100,10 +103,10 @@ def _is_in_space(path: list[str]) -> bool:
         return (
             _is_in_space(path[:2])
             and did.is_valid(path[2])
-            and uri.is_nsid(path[3])
+            and is_nsid(path[3])
             and uri.is_rkey(path[4])
         )
-    return len(path) == 2 and uri.is_nsid(path[0]) and uri.is_rkey(path[1])
+    return len(path) == 2 and is_nsid(path[0]) and uri.is_rkey(path[1])
 
 
 def is_at_identifier(text: str) -> bool:
@@ -128,6 +131,12 @@ def is_language(text: str) -> bool:
     return _LANGUAGE.fullmatch(text) is not None
 
 
+def is_nsid(text: str) -> bool:
+    """Whether `text` is an NSID."""
+    # Lengths first: the cache over there must not keep hostile megabytes.
+    return len(text) <= uri.MAX_NSID_LENGTH and uri.is_nsid(text)
+
+
 def _is_space_ref(text: str) -> bool:
     return text.count("/") == 5 and "/space/" in text and is_at_uri(text)
 
@@ -140,16 +149,16 @@ FORMATS: Final[dict[str, Format]] = {
     "did": Format(_PLC, did.is_valid),
     "handle": Format(_COMMON_HANDLE, did.is_handle),
     "language": Format(_COMMON_LANGUAGE, is_language),
-    "nsid": Format(_COMMON_NSID, uri.is_nsid),
+    "nsid": Format(_COMMON_NSID, is_nsid),
     "record-key": Format(_COMMON_KEY, uri.is_rkey),
-    "space-ref": Format(_COMMON_AT_URI, _is_space_ref),
+    "space-ref": Format(_COMMON_SPACE, _is_space_ref),
     "tid": Format(_COMMON_TID, tid.is_valid),
     "uri": Format(_COMMON_URI, is_uri),
 }
 
 _KEYS: Final[dict[str, Callable[[str], object]]] = {
     "any": uri.is_rkey,
-    "nsid": uri.is_nsid,
+    "nsid": is_nsid,
     "tid": _COMMON_TID.fullmatch,
 }
 
