@@ -96,6 +96,7 @@ class Shard(Actor):
         self._commits = metrics.counter("commits_total", "Commits applied")
         self._replayed = metrics.counter("replayed_total", "Commits that were known already")
         self._gaps = metrics.counter("discontinuous_total", "Commits applied out of step")
+        self._cuts = metrics.counter("texts_cut_total", "Texts too long for an existing column")
         self._retries = metrics.counter("batch_retries_total", "Batches tried again (locks)")
         self._outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
         self._gate_misses = metrics.counter(
@@ -333,6 +334,7 @@ class Shard(Actor):
         self._commits.add(outcome.commits)
         self._replayed.add(outcome.replayed)
         self._gaps.add(outcome.discontinuous)
+        self._cuts.add(outcome.cuts)
         self._retries.add(outcome.retries)
         for (table, action), amount in outcome.operations.items():
             self._operation(table, action).add(amount)

@@ -17,6 +17,7 @@ from actors.store.migrate_catalog import Catalog, Constraint, read_catalog
 from actors.store.migrate_indexes import (
     SMALL_BYTES,
     Wanted,
+    make_byte_order,
     make_indexes,
     missing_indexes,
     wanted_indexes,
@@ -78,6 +79,7 @@ def bring_up_to_date(
         # With the new columns and tables.
         catalog = read_catalog(connection)
         lossy = _lossy_uniques(catalog)
+        changed |= make_byte_order(connection, catalog, small_bytes)
         missing = missing_indexes(catalog, count_indexes=count_indexes, besides=lossy)
         make_indexes(connection, catalog, missing, small_bytes)
         _drop_uniques(connection, catalog, lossy)

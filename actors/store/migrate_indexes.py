@@ -20,6 +20,14 @@ log = structlog.get_logger()
 SMALL_BYTES: Final = 8 * 1024 * 1024
 
 
+# Tables in which an author's records are found by a range of keys (see `author_range`).
+_BY_AUTHOR: Final = (
+    ("list_items", "uri"),
+    ("post_gates", "post_uri"),
+    ("engine_duplicates", "uri"),
+)
+
+
 class Wanted(NamedTuple):
     """An index of the schema: its name, its shape, and the statement that makes it."""
 
@@ -47,6 +55,23 @@ def missing_indexes(
         for wanted in wanted_indexes(count_indexes=count_indexes)
         if not catalog.serves(wanted.shape, wanted.name, besides)
     ]
+
+
+def make_byte_order(connection: Connection[Any], catalog: Catalog, small_bytes: int) -> bool:
+    """Where keys are not in the order of bytes, make the indexes that give all records of an author
+    in one table which has no column for the author; returns whether any was missing.
+    """
+    if catalog.key_collation:
+        return False
+    missing = []
+    for table, column in _BY_AUTHOR:
+        name = f"{table}_{column}_bytes_skyshard"
+        if not any(index.name == name and index.valid for index in catalog.indexes):
+            shape = Shape(table, "btree", unique=False, keys=(column,), options=(0,), condition="")
+            statement = f'CREATE INDEX IF NOT EXISTS {name} ON {table} ({column} COLLATE "C")'
+            missing.append(Wanted(name, shape, statement))
+    make_indexes(connection, catalog, missing, small_bytes)
+    return bool(missing)
 
 
 def make_indexes(

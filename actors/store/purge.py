@@ -13,6 +13,7 @@ from psycopg import Connection, sql
 from actors.atproto import uri
 from actors.records import RECORDS, UNKNOWN, record_type
 from actors.records.record import RecordType
+from actors.store.author_range import author_range
 from actors.store.batch import Operation, Outcome, Removal
 
 __all__ = ["Slice", "finish_purge", "list_purges", "next_slice", "note_removed"]
@@ -30,15 +31,13 @@ class Slice(NamedTuple):
 
 
 class _Owned(NamedTuple):
-    """A table and the condition for what an account (`did`, or its uris from `low` to `high`) wrote
-    there.
-    """
+    """A table and the condition for what an account (`did`) wrote there."""
 
     type: RecordType
     condition: str
 
 
-_IN_RANGE: Final = "{0} >= %(low)s AND {0} < %(high)s"
+_IN_RANGE: Final = author_range("{0}", "%(did)s")
 _OF_AUTHOR: Final = "{0} = %(did)s"
 _COLUMNS: Final = {
     "posts": ("author_did", _OF_AUTHOR),
@@ -60,6 +59,11 @@ _COLUMNS: Final = {
     "labels": ("src", _OF_AUTHOR),
     "generic_records": ("author_did", _OF_AUTHOR),
 }
+_KEPT_SQL: Final = (
+    "SELECT table_name, uri FROM engine_duplicates WHERE "
+    + author_range("uri", "%(did)s")
+    + " ORDER BY uri LIMIT %(limit)s"
+)
 _TYPES: Final = {type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)}
 OWNED: Final = tuple(
     _Owned(_TYPES[table], condition.format(column))
@@ -93,13 +97,9 @@ def next_slice(connection: Connection[Any], subject: str) -> Slice | None:
     (reason,) = row
     if not subject.startswith("did:"):
         return Slice(_one_record(subject), reason, last=True)
-    names = {"did": subject, "low": f"at://{subject}/", "high": f"at://{subject}0"}
+    names = {"did": subject}
     # Duplicates first, or each would take the place of a record that goes.
-    kept = connection.execute(
-        "SELECT table_name, uri FROM engine_duplicates WHERE uri >= %(low)s AND uri < %(high)s"
-        " ORDER BY uri LIMIT %(limit)s",
-        {**names, "limit": SLICE_RECORDS},
-    ).fetchall()
+    kept = connection.execute(_KEPT_SQL.encode(), {**names, "limit": SLICE_RECORDS}).fetchall()
     if kept:
         gone = [_gone(_TYPES[table], key) for table, key in kept]
         return Slice(Removal(subject, gone), reason, last=False)

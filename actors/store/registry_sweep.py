@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from actors.store.author_range import author_range
 from actors.store.fence import Fence
 from actors.store.registry import Claim, indexed_sql
 from actors.store.tallies import ADD_SQL, add_parameters
@@ -62,9 +63,8 @@ WHERE (e.uri, e.awaited) > (%s, %s) AND (e.uri, e.awaited) <= (%s, %s)
 _AWAITED_SQL: Final = (
     "SELECT awaited FROM engine_pending WHERE awaited > %s ORDER BY awaited LIMIT %s"
 )
-# A record that is refused by itself keeps its repository withheld as well. The bounds enclose what
-# begins with the repository's address and a slash: '0' comes right after the slash.
-_RELEASE_SQL: Final = """
+# A record that is refused by itself keeps its repository withheld as well.
+_RELEASE_SQL: Final = f"""
 WITH slice AS (
     SELECT did FROM engine_repos WHERE withheld AND did > %s ORDER BY did LIMIT %s
 ), free AS (
@@ -72,15 +72,15 @@ WITH slice AS (
     AND (SELECT true FROM user_settings u WHERE u.user_did = r.did
         AND u.data_collection_forbidden LIMIT 1) IS NULL
     AND (SELECT true FROM engine_takedowns t WHERE t.subject = r.did LIMIT 1) IS NULL
-    AND (SELECT true FROM engine_takedowns t WHERE t.subject >= 'at://' || r.did || '/'
-        AND t.subject < 'at://' || r.did || '0' LIMIT 1) IS NULL
+    AND (SELECT true FROM engine_takedowns t WHERE {author_range("t.subject", "r.did")}
+        LIMIT 1) IS NULL
     FOR UPDATE OF r SKIP LOCKED
 ), released AS (
     UPDATE engine_repos r SET withheld = false, out_of_step = true FROM free
     WHERE r.did = free.did RETURNING r.did
 )
 SELECT (SELECT max(did) FROM slice), (SELECT count(*) FROM slice), (SELECT count(*) FROM released)
-"""
+"""  # noqa: S608 - it is made of constants
 
 EXPIRED: Final = "expired"
 DROPPED: Final = "dropped"
