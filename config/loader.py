@@ -16,7 +16,11 @@ DEFAULTS: Final = Path(__file__).parent / "default.toml"
 PREFIX: Final = "SKYSHARD_"
 # Variables of the program that are no settings: crash points, and how the tests are run.
 NOT_SETTINGS: Final = ("SKYSHARD_CRASH_", "SKYSHARD_REQUIRE_")
-DATABASE_URL: Final = "DATABASE_URL"
+# Names that an AppView's environment has already; the settings' own variables win over them.
+ALIASES: Final[Mapping[str, str]] = {
+    "DATABASE_URL": "run.database_url",
+    "MAX_CONCURRENT_USER_CREATIONS": "user_gate.max_concurrent_user_creations",
+}
 # What people try, as the file of settings cannot be named in the settings.
 CONFIG_FILE: Final = "SKYSHARD_CONFIG"
 USE_CONFIG: Final = "use --config FILE"
@@ -124,8 +128,9 @@ def _read_file(layers: _Layers, path: Path) -> None:
 
 
 def _read_environment(layers: _Layers, environ: Mapping[str, str]) -> None:
-    if environ.get(DATABASE_URL):
-        layers.put("run.database_url", environ[DATABASE_URL], DATABASE_URL, strict=False)
+    for name, key in ALIASES.items():
+        if environ.get(name):
+            layers.put(key, environ[name], name, strict=False)
     names = {variable(key): key for key in KNOWN}
     for name, value in sorted(environ.items()):
         if not name.startswith(PREFIX) or name.startswith(NOT_SETTINGS):

@@ -10,10 +10,15 @@ from actors.store.arrays import text_array
 from actors.store.fence import Fence
 from actors.store.tallies import ADD_SQL, add_parameters
 
-# The date is a profile's to tell; until then it is the same whoever mentioned the DID first.
+# The date is a profile's to tell; until then it is the same whoever mentioned the DID first. What
+# an account event said before there was a row holds for the row; one that is under way at this
+# moment puts the row itself, and the later of the two finds that of the other.
 CREATE_SQL: Final = (
-    "INSERT INTO users (did, handle, created_at)"
-    " SELECT i.did, 'handle.invalid', timestamp 'epoch' FROM unnest(%b::text[]) AS i (did)"
+    "INSERT INTO users (did, handle, created_at, engine_account_status)"
+    " SELECT i.did, 'handle.invalid', timestamp 'epoch',"
+    " (SELECT coalesce(nullif(a.status, ''), 'inactive') FROM engine_accounts a"
+    " WHERE a.did = i.did AND NOT a.active LIMIT 1)"
+    " FROM unnest(%b::text[]) AS i (did)"
     ' ORDER BY i.did COLLATE "C" ON CONFLICT (did) DO NOTHING'
 )
 
