@@ -59,11 +59,10 @@ _COLUMNS: Final = {
     "labels": ("src", _OF_AUTHOR),
     "generic_records": ("author_did", _OF_AUTHOR),
 }
-_KEPT_SQL: Final = (
-    "SELECT table_name, uri FROM engine_duplicates WHERE "
-    + author_range("uri", "%(did)s")
-    + " ORDER BY uri LIMIT %(limit)s"
-)
+_KEPT_SQL: Final = f"""
+    SELECT table_name, uri FROM engine_duplicates WHERE {author_range("uri", "%(did)s")}
+    ORDER BY uri LIMIT %(limit)s
+"""  # noqa: S608 - it is made of constants
 _TYPES: Final = {type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)}
 OWNED: Final = tuple(
     _Owned(_TYPES[table], condition.format(column))
