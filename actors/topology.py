@@ -4,7 +4,9 @@ Sinks start first and the source last, so that nothing is ever sent to nobody; s
 reverse. To add an actor: its file, its messages, a group here, and the edges it talks over.
 
     ingest ──Frames──> shard ──EnsureUsers (ask)──────────> user_gate
-                         └────OutboxWork, SweepOutbox──────────┘
+                        │└─────OutboxWork, SweepOutbox──────────┘
+                        │└─────OutboxWork, SweepOutbox─────> pending
+                        └──────Settle──────────────────────────┘
 """
 
 import os
@@ -20,6 +22,7 @@ from actors.ingest import Ingest, IngestSetup
 from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
+from actors.pending import Pending, PendingSettings
 from actors.shard import Shard, ShardSettings
 from actors.store.database import Database, check_database, choose_database
 from actors.store.dead_letters import DeadLetters
@@ -27,6 +30,7 @@ from actors.store.mendable import mendable
 from actors.store.ownership import Ownership
 from actors.store.probe import probe
 from actors.store.session import SessionSettings
+from actors.upkeep import Bounds
 from actors.user_gate import UserGate, UserGateSettings
 from config.settings import Settings
 from engine.address import member
@@ -45,6 +49,9 @@ EDGES: Final = (
     Edge("ingest", "shard", EdgeKind.TELL, messages=65_536, bytes=1024 * MIB),
     Edge("shard", "user_gate", EdgeKind.ASK, messages=4, bytes=4 * MIB),
     Edge("shard", "user_gate", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
+    Edge("shard", "pending", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
+    # Against the flow: it is only ever offered, so that it never waits; and kept until it is acked.
+    Edge("pending", "shard", EdgeKind.TELL, messages=64, bytes=16 * MIB),
 )
 
 
@@ -99,7 +106,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
 
     def child(
         name: str,
-        actor: type[UserGate | Shard | Ingest | Monitor],
+        actor: type[UserGate | Pending | Shard | Ingest | Monitor],
         of: object,
         *,
         status: bool = False,
@@ -136,6 +143,10 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.user_gate.batch_users,
         settings.user_gate.known_cache,
     )
+    waiting = settings.pending
+    pending = PendingSettings(
+        session, shards, Bounds(waiting.ttl_seconds, waiting.max_rows, waiting.max_bytes)
+    )
     monitor = MonitorOptions(
         settings.monitor.host,
         settings.monitor.port,
@@ -164,6 +175,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         groups.append(group("monitor", child("monitor", Monitor, monitor, status=True)))
     groups += [
         group("user_gate", child("user_gate", UserGate, gate)),
+        group("pending", child("pending", Pending, pending)),
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
         group("ingest", child("ingest", Ingest, ingest)),
     ]

@@ -77,6 +77,12 @@ class UserGateSettings(Section, frozen=True):
     known_cache: Count
 
 
+class PendingSettings(Section, frozen=True):
+    ttl_seconds: Seconds
+    max_rows: Count
+    max_bytes: Bytes
+
+
 class MonitorSettings(Section, frozen=True):
     enabled: bool
     host: str
@@ -142,6 +148,7 @@ class Settings(Section, frozen=True):
     ingest: IngestSettings
     shard: ShardSettings
     user_gate: UserGateSettings
+    pending: PendingSettings
     monitor: MonitorSettings
     database: DatabaseSettings
     embedded: EmbeddedSettings
