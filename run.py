@@ -22,6 +22,7 @@ import click
 from actors.commands.forget import forget
 from actors.commands.opening import database_of, logging_of, present, settings_of, shared_options
 from actors.commands.takedown import takedown
+from actors.commands.verify import verify
 from config import VERSION
 from config.loader import ConfigError
 from config.logging import Logging
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from engine.status import Status
     from engine.supervisor import Outcome
 
-EXIT_DIFFERENCES: Final = 1
 EXIT_BUG: Final = 70
 EXIT_CONFIG: Final = 78
 
@@ -74,24 +74,7 @@ def migrate(context: click.Context, /, **given: Any) -> None:
     click.echo("the tables were brought up to date" if changed else "the tables are up to date")
 
 
-@cli.command()
-@shared_options
-@click.pass_context
-def verify(context: click.Context, /, **given: Any) -> None:
-    """Recompute every counter from its rows and check the invariants; exit 1 if any differs."""
-    from actors.store.verify import verify as differences_of
-
-    with database_of(settings_of(context.obj | present(given)), only_look=True) as conninfo:
-        differences = differences_of(conninfo)
-    for difference in differences:
-        click.echo(str(difference))
-    number = len(differences) or "no"
-    click.echo(f"{number} difference{'' if number == 1 else 's'}")
-    if differences:
-        context.exit(EXIT_DIFFERENCES)
-
-
-for command in (takedown, forget):
+for command in (verify, takedown, forget):
     cli.add_command(command)
 
 

@@ -4,160 +4,204 @@ Every counter is counted again and every derived row is looked up, in slices, ea
 its own; nothing is written and nothing is locked, so it runs on a database at work. What seems
 wrong is looked at once more at the end, all in one snapshot, and only what is still wrong then is
 reported.
+
+Some rows follow later than what they rest on, by way of the outbox: users, judgements,
+notifications, the end of a wait. What is wrong with these is only reported when it is so twice, and
+all the work that was in the outbox the first time has been done meanwhile. Where nobody does that
+work, it is left open, and counted.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
 
 import psycopg
-from psycopg import IsolationLevel, sql
+from psycopg import IsolationLevel
 
-from actors.store.database import connect
-from actors.store.verify_checks import CHECKS_OF_COUNTS, Check
-from actors.store.verify_derived import CHECKS_OF_DERIVED
+from actors.store.fence import OWNER_LOCK
+from actors.store.verify_checks import Check
+from actors.store.verify_walk import (
+    BY_NAME,
+    CHECKS,
+    Difference,
+    Progress,
+    Step,
+    Walk,
+    differences,
+    session,
+    those,
+)
 
-CHECKS: Final[tuple[Check, ...]] = CHECKS_OF_COUNTS + CHECKS_OF_DERIVED
+__all__ = ["CHECKS", "Difference", "Progress", "Step", "Survey", "survey", "verify"]
 
-# As progress(check's name, number of checks done, number of checks).
-Progress = Callable[[str, int, int], None]
-
+SLICE_ROWS: Final = 50_000
 _KEYS_AT_ONCE: Final = 1_000
+# How often work that follows is awaited; each time it may be followed by more.
+_ROUNDS: Final = 3
+_POLL_SECONDS: Final = 0.05
+# Whose work makes the tables follow.
+_FOLLOWING: Final = "receiver IN ('user_gate', 'pending', 'notifier')"
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is wrong.
+@dataclass(slots=True)
+class Survey:
+    """What a walk found.
 
     Attributes:
-        check: the name of the check that found it.
-        key: the uri or DID that it concerns.
-        detail: the rest of the key (the viewer, the duplicate's thing), or ''.
-        found: what the database holds.
-        expected: what it should hold.
+        differences: what is wrong.
+        unsettled: what seems wrong, but work that nobody does waits in the outbox.
+        cut: checks that stopped at their most differences, so that there may be more.
+        rows: looked at, each by every check that concerns it.
+        seconds: that it took.
     """
 
-    check: str
-    key: str
-    detail: str
-    found: str
-    expected: str
-
-    def __str__(self) -> str:
-        check = _BY_NAME[self.check]
-        told = check.message.format(
-            found=self.found, expected=self.expected, detail=self.detail or self.key
-        )
-        return f"{self.key}: {told}"
-
-
-_BY_NAME: Final = {check.name: check for check in CHECKS}
+    differences: list[Difference] = field(default_factory=list)
+    unsettled: list[Difference] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+    rows: int = 0
+    seconds: float = 0.0
 
 
 def verify(
     conninfo: str,
     *,
-    slice_rows: int = 50_000,
+    slice_rows: int = SLICE_ROWS,
     most: int = 1_000,
     progress: Progress | None = None,
 ) -> list[Difference]:
-    """Check every rule of the index; the result is empty when all hold.
+    """Check every rule of the index; the result is empty when all hold. See `survey`."""
+    return survey(conninfo, slice_rows=slice_rows, most=most, progress=progress).differences
+
+
+def survey(
+    conninfo: str,
+    *,
+    slice_rows: int = SLICE_ROWS,
+    most: int = 1_000,
+    progress: Progress | None = None,
+    settle_seconds: float = 3.0,
+) -> Survey:
+    """Check every rule of the index.
 
     Args:
         conninfo: of the database.
         slice_rows: rows that one query looks at, about; bounds how long a snapshot is held.
         most: differences after which a check stops, so that a ruined database fills no memory.
-        progress: called before each check and after the last.
+        progress: called before each check, after each slice and at the end.
+        settle_seconds: after which work in the outbox that stands still is no longer awaited.
 
     Raises psycopg.Error: when the database cannot be reached or lacks a table (see `run.py
     migrate`).
     """
     assert slice_rows > 0, "a slice has at least one row"
-    candidates: dict[str, list[Difference]] = {}
-    with connect(
-        conninfo, application_name="verify", autocommit=True, settings={"statement_timeout": "0"}
-    ) as connection:
+    began = time.monotonic()
+    result = Survey()
+    candidates: dict[str, list[Difference]] = {check.name: [] for check in CHECKS}
+    with session(conninfo, "verify") as connection:
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.read_only = True
-        for number, check in enumerate(CHECKS):
-            if progress is not None:
-                progress(check.name, number, len(CHECKS))
-            candidates[check.name] = _first_look(connection, check, slice_rows, most)
+        walk = Walk(connection, CHECKS, slice_rows, progress)
+        for checks, condition in walk.slices():
+            with connection.transaction():
+                for check in checks:
+                    seen = candidates[check.name]
+                    if len(seen) < most:
+                        found = differences(connection, check, condition, most - len(seen))
+                        seen += found
+                        walk.found += len(found)
         with connection.transaction():
-            confirmed = [
-                difference
-                for check in CHECKS
-                for difference in _second_look(connection, check, candidates[check.name])
-            ]
-    if progress is not None:
-        progress("", len(CHECKS), len(CHECKS))
-    return confirmed
+            confirmed = [one for seen in candidates.values() for one in again(connection, seen)]
+            newest = _newest_work(connection)
+        at_once = [one for one in confirmed if not BY_NAME[one.check].settles]
+        late = [one for one in confirmed if BY_NAME[one.check].settles]
+        settled, result.unsettled = _settle(connection, late, newest, settle_seconds)
+    order = {name: number for number, name in enumerate(BY_NAME)}
+    result.differences = sorted(at_once + settled, key=lambda one: order[one.check])
+    result.cut = [name for name, seen in candidates.items() if len(seen) >= most]
+    result.rows, result.seconds = walk.rows, time.monotonic() - began
+    return result
 
 
-def _first_look(
-    connection: psycopg.Connection, check: Check, slice_rows: int, most: int
-) -> list[Difference]:
-    """What seems wrong, slice by slice, up to `most`."""
-    found: list[Difference] = []
-    for condition in _slices(connection, check, slice_rows):
-        with connection.transaction():
-            query = _query(check, condition) + sql.SQL(" LIMIT {}").format(most - len(found))
-            found += _differences(connection, check, query)
-        if len(found) >= most:
-            break
-    return found
-
-
-def _second_look(
-    connection: psycopg.Connection, check: Check, candidates: list[Difference]
+def again(
+    connection: psycopg.Connection, suspects: Sequence[Difference], *, any_detail: bool = False
 ) -> Iterator[Difference]:
-    """Those of the candidates that are wrong in the present snapshot, as they are now."""
-    suspects = {(candidate.key, candidate.detail) for candidate in candidates}
-    keys = sorted({candidate.key for candidate in candidates})
-    column = sql.Identifier("d", check.column)
-    for start in range(0, len(keys), _KEYS_AT_ONCE):
-        some = keys[start : start + _KEYS_AT_ONCE]
-        condition = sql.SQL("{} = ANY({})").format(column, some)
-        for difference in _differences(connection, check, _query(check, condition)):
-            if (difference.key, difference.detail) in suspects:
+    """Those of one check's suspects that are wrong now, as they are now.
+
+    With `any_detail` whatever else is wrong with the same keys, too.
+    """
+    known = {(suspect.key, suspect.detail) for suspect in suspects}
+    for start in range(0, len(suspects), _KEYS_AT_ONCE):
+        some = suspects[start : start + _KEYS_AT_ONCE]
+        check: Check = BY_NAME[some[0].check]
+        for difference in differences(connection, check, those(check, some), None):
+            if any_detail or (difference.key, difference.detail) in known:
                 yield difference
 
 
-def _differences(
-    connection: psycopg.Connection, check: Check, query: sql.Composed
-) -> Iterable[Difference]:
-    rows: list[tuple[Any, ...]] = connection.execute(query, prepare=False).fetchall()
-    return [Difference(check.name, *row) for row in rows]
+def _settle(
+    connection: psycopg.Connection,
+    suspects: list[Difference],
+    newest: int | None,
+    seconds: float,
+) -> tuple[list[Difference], list[Difference]]:
+    """Those that are wrong once the work that was there is done, and those that stay open.
 
-
-def _query(check: Check, condition: sql.Composable) -> sql.Composed:
-    names: dict[str, sql.Composable] = {
-        placeholder: sql.Literal(name) if placeholder == "table_name" else sql.Identifier(name)
-        for placeholder, name in check.names.items()
-    }
-    return sql.SQL(check.sql).format(slice=condition, **names)
-
-
-def _slices(
-    connection: psycopg.Connection, check: Check, slice_rows: int
-) -> Iterator[sql.Composable]:
-    """Conditions that cut the check's table into ranges of its column, in the column's order.
-
-    Rows where the column is null belong to no slice. Together the slices cover every key, also one
-    that comes while they are walked.
+    `newest` is the newest work of the snapshot in which all of them were wrong, None for no work.
     """
-    table, column = sql.Identifier(check.table), sql.Identifier("d", check.column)
-    above: sql.Composable = sql.SQL("{} IS NOT NULL").format(column)
-    while True:
+    for _ in range(_ROUNDS):
+        if not suspects or newest is None:
+            return suspects, []
+        if not _await_work(connection, newest, seconds):
+            return [], suspects
+        of_check: dict[str, list[Difference]] = {}
+        for suspect in suspects:
+            of_check.setdefault(suspect.check, []).append(suspect)
         with connection.transaction():
-            row = connection.execute(
-                sql.SQL("SELECT {} FROM {} d WHERE {} ORDER BY 1 OFFSET {} LIMIT 1").format(
-                    column, table, above, slice_rows - 1
-                ),
-                prepare=False,
-            ).fetchone()
-        if row is None:
-            yield above
-            return
-        yield sql.SQL("{} AND {} <= {}").format(above, column, row[0])
-        above = sql.SQL("{} > {}").format(column, row[0])
+            suspects = [one for some in of_check.values() for one in again(connection, some)]
+            newest = _newest_work(connection)
+    return suspects, []
+
+
+def _newest_work(connection: psycopg.Connection) -> int | None:
+    """The newest work that waits, 0 for a purge that goes on, None for nothing."""
+    row = connection.execute(
+        f"SELECT (SELECT max(id) FROM engine_outbox WHERE {_FOLLOWING}),"
+        " EXISTS (SELECT FROM engine_purges)"
+    ).fetchone()
+    assert row is not None
+    newest: int | None = row[0]
+    return 0 if newest is None and row[1] else newest
+
+
+def _await_work(connection: psycopg.Connection, newest: int, seconds: float) -> bool:
+    """Wait until the work up to `newest`, and every purge, is done.
+
+    False when it stands still, at once where no run has the database that could do it.
+    """
+    before, since = None, time.monotonic()
+    while True:
+        row = connection.execute(
+            f"SELECT (SELECT min(id) FROM engine_outbox WHERE {_FOLLOWING}"
+            " AND id <= %s), (SELECT sum(removed + 1) FROM engine_purges)",
+            [newest],
+        ).fetchone()
+        if row == (None, None):
+            return True
+        if row != before:
+            before, since = row, time.monotonic()
+        elif time.monotonic() - since > seconds or not _is_run(connection):
+            return False
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_run(connection: psycopg.Connection) -> bool:
+    """Whether an engine has this database, by the lock that it holds as long as it lives."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database b ON b.oid = l.database"
+        " WHERE b.datname = current_database() AND l.locktype = 'advisory' AND l.granted"
+        " AND l.classid = 0 AND l.objid = %s AND l.objsubid = 1)",
+        [OWNER_LOCK],
+    ).fetchone()
+    assert row is not None
+    return bool(row[0])

@@ -14,7 +14,19 @@ from typing import Final, LiteralString
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One rule: `names` are the identifiers that go into `sql`; `message` tells what is wrong."""
+    """One rule.
+
+    Attributes:
+        name: names it in reports.
+        table, column: what is read in slices, and by which column; it is the key of a difference.
+        sql: the query for what breaks the rule.
+        message: the sentence that tells what is wrong.
+        names: identifiers that go into `sql`.
+        parts: pieces of SQL that go into it.
+        mend: which of the menders of `repair` puts it right.
+        detail: the column that is the difference's detail, where one key may have many.
+        settles: work that waits in the outbox may be about to put it right.
+    """
 
     name: str
     table: str
@@ -22,32 +34,41 @@ class Check:
     sql: LiteralString
     message: str
     names: dict[str, str] = field(default_factory=dict)
+    parts: dict[str, LiteralString] = field(default_factory=dict)
+    mend: str = ""
+    detail: str = ""
+    settles: bool = False
 
 
-# Aggregates, their key, a count, and the rows it counts by which column.
-_COUNTS: Final = (
-    ("post_aggregations", "post_uri", "like_count", "likes", "post_uri"),
-    ("post_aggregations", "post_uri", "repost_count", "reposts", "post_uri"),
-    ("post_aggregations", "post_uri", "reply_count", "posts", "parent_uri"),
-    ("post_aggregations", "post_uri", "bookmark_count", "bookmarks", "post_uri"),
-    ("post_aggregations", "post_uri", "quote_count", "quotes", "quoted_uri"),
-    ("engine_subject_aggregations", "uri", "like_count", "likes", "post_uri"),
-    ("engine_user_aggregations", "did", "followers_count", "follows", "following_did"),
-    ("engine_user_aggregations", "did", "follows_count", "follows", "follower_did"),
-    ("engine_user_aggregations", "did", "posts_count", "posts", "author_did"),
-    ("feed_generators", "uri", "like_count", "likes", "post_uri"),
-    ("labeler_services", "uri", "like_count", "likes", "post_uri"),
+# Replies that their root's gate does not allow, and quotes that the quoted forbids, do not count.
+COUNTED_REPLIES: Final = " AND NOT r.violates_thread_gate"
+COUNTED_QUOTES: Final = """
+    AND NOT EXISTS (SELECT FROM posts p WHERE p.uri = r.post_uri AND p.violates_embedding_rules)
+"""
+# Aggregates, their key, a count, the rows it counts by which column, and which of them only.
+_COUNTS: Final[tuple[tuple[str, str, str, str, str, LiteralString], ...]] = (
+    ("post_aggregations", "post_uri", "like_count", "likes", "post_uri", ""),
+    ("post_aggregations", "post_uri", "repost_count", "reposts", "post_uri", ""),
+    ("post_aggregations", "post_uri", "reply_count", "posts", "parent_uri", COUNTED_REPLIES),
+    ("post_aggregations", "post_uri", "bookmark_count", "bookmarks", "post_uri", ""),
+    ("post_aggregations", "post_uri", "quote_count", "quotes", "quoted_uri", COUNTED_QUOTES),
+    ("engine_subject_aggregations", "uri", "like_count", "likes", "post_uri", ""),
+    ("engine_user_aggregations", "did", "followers_count", "follows", "following_did", ""),
+    ("engine_user_aggregations", "did", "follows_count", "follows", "follower_did", ""),
+    ("engine_user_aggregations", "did", "posts_count", "posts", "author_did", ""),
+    ("feed_generators", "uri", "like_count", "likes", "post_uri", ""),
+    ("labeler_services", "uri", "like_count", "likes", "post_uri", ""),
 )
 _COUNT: Final = """
     SELECT d.{key}, '', d.{count}::text, rows.counted::text
     FROM {aggregates} d CROSS JOIN LATERAL (
-        SELECT count(*) AS counted FROM {rows} r WHERE r.{subject} = d.{key}
+        SELECT count(*) AS counted FROM {rows} r WHERE r.{subject} = d.{key}{counted}
     ) rows
     WHERE {slice} AND d.{count} <> rows.counted
 """
 _NO_POST_ROW: Final = """
     SELECT DISTINCT d.{subject}, '', 'no row', 'a row' FROM {rows} d
-    WHERE {slice} AND split_part(d.{subject}, '/', 4) = 'app.bsky.feed.post'
+    WHERE {slice} AND split_part(d.{subject}, '/', 4) = 'app.bsky.feed.post'{counted}
       AND NOT EXISTS (SELECT FROM post_aggregations a WHERE a.post_uri = d.{subject})
 """
 _NO_SUBJECT_ROW: Final = """
@@ -60,6 +81,12 @@ _NO_USER_ROW: Final = """
     WHERE {slice}
       AND NOT EXISTS (SELECT FROM engine_user_aggregations a WHERE a.did = d.{subject})
 """
+_COUNTED: Final[dict[tuple[str, str], LiteralString]] = {
+    ("posts", "parent_uri"): " AND NOT d.violates_thread_gate",
+    ("quotes", "quoted_uri"): """
+      AND NOT EXISTS (SELECT FROM posts p WHERE p.uri = d.post_uri AND p.violates_embedding_rules)
+    """,
+}
 _AGGREGATES_NEEDED: Final[tuple[tuple[str, str, LiteralString], ...]] = (
     ("posts", "uri", _NO_POST_ROW),
     ("posts", "parent_uri", _NO_POST_ROW),
@@ -81,16 +108,25 @@ _KIND_OF_ROW: Final = {
 }
 
 
+_MENDERS: Final = {
+    "post_aggregations": "post_aggregations",
+    "engine_user_aggregations": "engine_user_aggregations",
+}
+
+
 def _counts() -> Iterator[Check]:
-    for aggregates, key, count, rows, subject in _COUNTS:
+    for aggregates, key, count, rows, subject, counted in _COUNTS:
+        what = "replies" if count == "reply_count" else rows
         yield Check(
             f"{aggregates}.{count}",
             aggregates,
             key,
             _COUNT,
-            f"{count} in {aggregates} is {{found}}, but {rows} has {{expected}} rows for it",
+            f"{count} in {aggregates} is {{found}}, but {{expected}} {what} count for it",
             {"aggregates": aggregates, "key": key, "count": count, "rows": rows}
             | {"subject": subject},
+            {"counted": counted},
+            mend=_MENDERS.get(aggregates, "engine_subject_aggregations"),
         )
     for rows, subject, statement in _AGGREGATES_NEEDED:
         aggregates = _KIND_OF_ROW[statement]
@@ -101,6 +137,8 @@ def _counts() -> Iterator[Check]:
             statement,
             f"{aggregates} has no row for it, though {rows} names it as {subject}",
             {"rows": rows, "subject": subject},
+            {"counted": _COUNTED.get((rows, subject), "")},
+            mend=aggregates,
         )
     yield Check(
         "post_aggregations without a reason",
@@ -113,6 +151,7 @@ def _counts() -> Iterator[Check]:
           AND NOT EXISTS (SELECT FROM posts p WHERE p.uri = d.post_uri)
         """,
         "post_aggregations has {found} for it, though it is not indexed",
+        mend="post_aggregations",
     )
     yield Check(
         "engine_subject_aggregations without a reason",
@@ -125,6 +164,7 @@ def _counts() -> Iterator[Check]:
           AND NOT EXISTS (SELECT FROM labeler_services l WHERE l.uri = d.uri)
         """,
         "engine_subject_aggregations has {found} for it, though it is not indexed",
+        mend="engine_subject_aggregations",
     )
     yield Check(
         "engine_user_aggregations without a reason",
@@ -135,6 +175,7 @@ def _counts() -> Iterator[Check]:
         WHERE {slice} AND d.followers_count = 0 AND d.follows_count = 0 AND d.posts_count = 0
         """,
         "engine_user_aggregations has {found} for it",
+        mend="engine_user_aggregations",
     )
     yield Check(
         "post_aggregations of what is no post",
@@ -146,6 +187,7 @@ def _counts() -> Iterator[Check]:
         WHERE {slice} AND split_part(d.post_uri, '/', 4) <> 'app.bsky.feed.post'
         """,
         "post_aggregations has a row for it, though it is a {found}",
+        mend="post_aggregations",
     )
     yield Check(
         "engine_subject_aggregations of a post",
@@ -157,6 +199,7 @@ def _counts() -> Iterator[Check]:
         WHERE {slice} AND split_part(d.uri, '/', 4) = 'app.bsky.feed.post'
         """,
         "engine_subject_aggregations has a row for it, though posts are counted elsewhere",
+        mend="engine_subject_aggregations",
     )
 
 
@@ -185,6 +228,8 @@ def _viewer_states() -> Iterator[Check]:
             _VIEWER_URI,
             f"{column} of the viewer {{detail}} is {{found}}, but {rows} has {{expected}}",
             {"column": column, "rows": rows},
+            mend="post_viewer_states",
+            detail="viewer_did",
         )
     yield Check(
         "post_viewer_states.bookmarked",
@@ -197,6 +242,8 @@ def _viewer_states() -> Iterator[Check]:
         WHERE {slice} AND d.bookmarked <> (b.uri IS NOT NULL)
         """,
         "bookmarked of the viewer {detail} is {found}, but by bookmarks it is {expected}",
+        mend="post_viewer_states",
+        detail="viewer_did",
     )
     yield Check(
         "post_viewer_states with nothing in it",
@@ -209,6 +256,8 @@ def _viewer_states() -> Iterator[Check]:
                    OR d.pinned)
         """,
         "post_viewer_states has {found} of the viewer {detail}",
+        mend="post_viewer_states",
+        detail="viewer_did",
     )
     for rows in ("likes", "reposts", "bookmarks"):
         yield Check(
@@ -218,6 +267,8 @@ def _viewer_states() -> Iterator[Check]:
             _NO_VIEWER_STATE,
             "post_viewer_states has no row of the viewer {detail}, though there is {expected}",
             {"rows": rows},
+            mend="post_viewer_states",
+            detail="user_did",
         )
 
 

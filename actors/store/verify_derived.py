@@ -1,4 +1,4 @@
-"""What must hold of rows that are made from others: feed items, quotes, threads, duplicates, users.
+"""What must hold of rows that are made from others: quotes, feed items, threads, duplicates.
 
 As in `verify_checks`, each rule is a query for what breaks it.
 """
@@ -26,6 +26,7 @@ def _feed_items() -> Iterator[Check]:
                                 least(d.created_at, d.commit_time))
         """,
         "its feed item is {found}, not {expected}",
+        mend="feed_items",
     )
     yield Check(
         "feed_items of reposts",
@@ -43,6 +44,7 @@ def _feed_items() -> Iterator[Check]:
                                 least(d.created_at, d.commit_time))
         """,
         "its feed item is {found}, not {expected}",
+        mend="feed_items",
     )
     yield Check(
         "feed_items without a record",
@@ -55,6 +57,7 @@ def _feed_items() -> Iterator[Check]:
           AND NOT EXISTS (SELECT FROM reposts r WHERE r.uri = d.uri)
         """,
         "there is a feed item of type {found}, but no such record is indexed",
+        mend="feed_items",
     )
 
 
@@ -81,6 +84,7 @@ def _quotes() -> Iterator[Check]:
               IS DISTINCT FROM (p.uri, p.quoted, p.cid, p.created_at)
         """,
         "the quote in it is {found}, not {expected}",
+        mend="quotes",
     )
     yield Check(
         "quotes without a post",
@@ -97,6 +101,7 @@ def _quotes() -> Iterator[Check]:
             END
         """,
         "there is a quote of {found}, but no indexed post embeds that",
+        mend="quotes",
     )
 
 
@@ -111,6 +116,7 @@ def _threads_and_gates() -> Iterator[Check]:
           AND NOT EXISTS (SELECT FROM thread_contexts t WHERE t.post_uri = d.uri)
         """,
         "it is a reply, but thread_contexts has no row for it",
+        mend="thread_contexts",
     )
     yield Check(
         "thread_contexts without a reply",
@@ -123,6 +129,7 @@ def _threads_and_gates() -> Iterator[Check]:
         )
         """,
         "thread_contexts has a row for it, but no such reply is indexed",
+        mend="thread_contexts",
     )
     yield Check(
         "thread_contexts.root_author_like_uri",
@@ -137,6 +144,7 @@ def _threads_and_gates() -> Iterator[Check]:
         WHERE {slice} AND d.root_author_like_uri IS DISTINCT FROM l.uri
         """,
         "the like of its thread's author is {found}, but likes has {expected}",
+        mend="thread_contexts",
     )
     for flag, gates in (("has_thread_gate", "thread_gates"), ("has_post_gate", "post_gates")):
         yield Check(
@@ -150,6 +158,7 @@ def _threads_and_gates() -> Iterator[Check]:
             """,
             f"{flag} is {{found}}, but by {gates} it is {{expected}}",
             {"flag": flag, "gates": gates},
+            mend="gates",
         )
 
 
@@ -186,6 +195,7 @@ def _duplicates() -> Iterator[Check]:
             f"it is kept as a duplicate in {table} of {{detail}}, where the indexed row is"
             " {found}, not {expected}",
             names | {"table_name": table},
+            mend="duplicates",
         )
         yield Check(
             f"engine_duplicates indexed in {table}",
@@ -197,6 +207,7 @@ def _duplicates() -> Iterator[Check]:
             """,
             f"it is kept as a duplicate of {{detail}}, but {table} has it as well",
             names,
+            mend="duplicates",
         )
     yield Check(
         "engine_duplicates of an unknown table",
@@ -208,52 +219,13 @@ def _duplicates() -> Iterator[Check]:
             'blocks', 'list_blocks', 'list_items', 'verifications'])
         """,
         "it is kept as a duplicate in {found}, which has none",
+        mend="duplicates",
     )
 
 
-# Whoever stands here has a row in users.
-PEOPLE: Final = (
-    ("engine_repos", "did"),
-    ("posts", "author_did"),
-    ("likes", "user_did"),
-    ("reposts", "user_did"),
-    ("follows", "follower_did"),
-    ("follows", "following_did"),
-    ("blocks", "blocker_did"),
-    ("blocks", "blocked_did"),
-    ("list_blocks", "blocker_did"),
-    ("list_items", "subject_did"),
-    ("lists", "creator_did"),
-    ("starter_packs", "creator_did"),
-    ("feed_generators", "creator_did"),
-    ("labeler_services", "creator_did"),
-    ("verifications", "subject_did"),
-    ("generic_records", "author_did"),
-    ("thread_gates", "owner_did"),
-)
-
-
-def _users() -> Iterator[Check]:
-    for table, column in PEOPLE:
-        yield Check(
-            f"users for {table}.{column}",
-            table,
-            column,
-            # Work in the outbox may be making it right now.
-            """
-            SELECT DISTINCT d.{person}, '', 'no row', 'a row' FROM {people} d
-            WHERE {slice} AND NOT EXISTS (SELECT FROM users u WHERE u.did = d.{person})
-              AND NOT EXISTS (SELECT FROM engine_outbox o WHERE o.receiver = 'user_gate')
-            """,
-            f"{table} names this account as {column}, but users has no row for it",
-            {"people": table, "person": column},
-        )
-
-
 CHECKS_OF_DERIVED: Final[tuple[Check, ...]] = (
-    *_feed_items(),
-    *_quotes(),
-    *_threads_and_gates(),
     *_duplicates(),
-    *_users(),
+    *_quotes(),
+    *_feed_items(),
+    *_threads_and_gates(),
 )

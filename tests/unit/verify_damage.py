@@ -1,4 +1,8 @@
-"""Damage to the small network's index: what each check of `verify` must find."""
+"""Damage to the small network's index: what each check of `verify` must find.
+
+What the reference indexer does not make of that network (notifications, waits, accounts) is in
+`FURNISHED`.
+"""
 
 from actors.store.verify import CHECKS
 from tests.small_network import (
@@ -23,6 +27,106 @@ def _delete(table: str, where: str) -> tuple[str, ...]:
 def _insert_duplicate(uri: str, thing: str, table: str) -> tuple[str, ...]:
     values = f"('{uri}', '{thing}', '{table}', '{{}}')"
     return (f"INSERT INTO engine_duplicates (uri, thing, table_name, body) VALUES {values}",)
+
+
+LIKE = f"at://{BEN}/app.bsky.feed.like/1"
+LIKE_VIA = f"at://{CAT}/app.bsky.feed.like/3"
+REPOST = f"at://{BEN}/app.bsky.feed.repost/1"
+FOLLOW = f"at://{ANN}/app.bsky.graph.follow/1"
+VERIFICATION = f"at://{CAT}/app.bsky.graph.verification/1"
+PACK = f"at://{ANN}/app.bsky.graph.starterpack/1"
+PROFILE = f"at://{BEN}/app.bsky.actor.profile/self"
+WAITING = f"at://{CAT}/app.bsky.feed.like/2"
+
+
+def _notify(
+    record: str,
+    ending: str,
+    recipient: str,
+    reason: str,
+    subject: str | None,
+    source: str,
+    key: str = "uri",
+) -> str:
+    """A notification as its record `r` makes it: the row of `source` with that key."""
+    author, cid = {
+        "posts": ("r.author_did", "r.cid"),
+        "verifications": ("r.issuer_did", "r.cid"),
+        "follows": ("r.follower_did", "NULL"),
+        "users": ("r.did", "NULL"),
+    }.get(source, ("r.user_did", "NULL"))
+    about = "NULL" if subject is None else f"'{subject}'"
+    row = BEN if source == "users" else record
+    return (
+        "INSERT INTO notifications (uri, recipient_did, author_did, reason, reason_subject, cid,"
+        " created_at, engine_record_uri)"
+        f" SELECT '{record}#notification{ending}', '{recipient}', {author}, '{reason}', {about},"
+        f" {cid}, r.created_at, '{record}' FROM {source} r WHERE r.{key} = '{row}'"
+        " ON CONFLICT (uri) DO NOTHING"
+    )
+
+
+# More of the small network, as the engine makes it.
+FURNISHED: tuple[str, ...] = (
+    # Ben mentions Cat in his reply to Ann, whose post Cat quotes; Dan's followers want to know.
+    (
+        'UPDATE posts SET facets = \'[{"features": [{"$type": "app.bsky.richtext.facet#mention",'
+        f' "did": "{CAT}"}}]}}]\' WHERE uri = \'{REPLY}\''
+    ),
+    (
+        "INSERT INTO likes (uri, user_did, post_uri, created_at, via)"
+        f" VALUES ('{LIKE_VIA}', '{CAT}', '{POST}', '2026-01-02',"
+        f" jsonb_build_object('uri', '{REPOST}'))"
+    ),
+    f"UPDATE post_aggregations SET like_count = like_count + 1 WHERE post_uri = '{POST}'",
+    (
+        f"UPDATE post_viewer_states SET like_uri = '{LIKE_VIA}' WHERE post_uri = '{POST}'"
+        f" AND viewer_did = '{CAT}'"
+    ),
+    f"UPDATE users SET engine_joined_via = '{PACK}' WHERE did = '{BEN}'",
+    _notify(REPLY, f"/mention/{CAT}", CAT, "mention", REPLY, "posts"),
+    _notify(REPLY, "/reply", ANN, "reply", REPLY, "posts"),
+    _notify(REPLY, "/subscribed/did:plc:dan", "did:plc:dan", "subscribed-post", REPLY, "posts"),
+    _notify(QUOTE, "/quote", ANN, "quote", QUOTE, "posts"),
+    _notify(LIKE, "", ANN, "like", POST, "likes"),
+    _notify(LIKE_VIA, "", ANN, "like", POST, "likes"),
+    _notify(LIKE_VIA, "/via", BEN, "like-via-repost", REPOST, "likes"),
+    _notify(REPOST, "", ANN, "repost", POST, "reposts"),
+    _notify(FOLLOW, "", BEN, "follow", None, "follows"),
+    _notify(VERIFICATION, "", ANN, "verified", None, "verifications"),
+    _notify(PROFILE, "/starterpack", ANN, "starterpack-joined", PACK, "users", "did"),
+    (
+        "INSERT INTO notifications (uri, recipient_did, author_did, reason, created_at,"
+        f" engine_record_uri) VALUES ('{VERIFICATION}0#notification/unverified', '{ANN}', '{CAT}',"
+        f" 'unverified', '2026-01-02', '{VERIFICATION}0')"
+    ),
+    # Another program's, and none of our business.
+    (
+        "INSERT INTO notifications (uri, recipient_did, author_did, reason, created_at)"
+        f" VALUES ('theirs', '{ANN}', '{CAT}', 'like', '2026-01-02')"
+    ),
+    (
+        "INSERT INTO engine_pending (uri, awaited, author, kind, created_at)"
+        f" VALUES ('{WAITING}', '{ABSENT}', '{CAT}', 'like', '2026-01-02')"
+        " ON CONFLICT (uri, awaited) DO NOTHING"
+    ),
+    (f"INSERT INTO engine_accounts (did) VALUES ('{ANN}'), ('{CAT}') ON CONFLICT (did) DO NOTHING"),
+    (
+        "INSERT INTO engine_accounts (did, active, status)"
+        " VALUES ('did:plc:off', false, 'suspended'),"
+        " ('did:plc:gone', false, 'deleted'), ('did:plc:out', false, NULL)"
+    ),
+    (
+        "INSERT INTO users (did, handle, created_at, engine_account_status) VALUES"
+        " ('did:plc:off', 'handle.invalid', 'epoch', 'suspended'),"
+        " ('did:plc:gone', 'handle.invalid', 'epoch', 'deleted'),"
+        " ('did:plc:out', 'handle.invalid', 'epoch', 'inactive')"
+    ),
+    (
+        "INSERT INTO engine_takedowns (subject) VALUES ('did:plc:refused'),"
+        " ('at://did:plc:ann/app.bsky.feed.post/refused')"
+    ),
+)
 
 
 def _no_user(did: str) -> tuple[str, ...]:
@@ -192,6 +296,80 @@ DAMAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "users for verifications.subject_did": (_no_user(ANN), ANN),
     "users for generic_records.author_did": (_no_user(ANN), ANN),
     "users for thread_gates.owner_did": (_no_user(ANN), ANN),
+}
+DAMAGE |= {
+    # By a rule of the root's gate, by the embedding rules of the quoted, by nothing at all.
+    "posts.engine_invalid_reply": (
+        (f"UPDATE posts SET engine_invalid_reply = true WHERE uri = '{REPLY}'",),
+        REPLY,
+    ),
+    "posts.violates_thread_gate": (
+        (f"UPDATE thread_gates SET allow = '[]' WHERE post_uri = '{POST}'",),
+        REPLY,
+    ),
+    "posts.violates_embedding_rules": (
+        (
+            (
+                'UPDATE post_gates SET embedding_rules = \'[{"$type":'
+                f" \"app.bsky.feed.postgate#disableRule\"}}]' WHERE post_uri = '{POST}'"
+            ),
+        ),
+        QUOTE,
+    ),
+    "users.engine_account_status": (
+        (f"UPDATE users SET engine_account_status = 'suspended' WHERE did = '{ANN}'",),
+        ANN,
+    ),
+    "users for engine_accounts.did": (_no_user("did:plc:off"), "did:plc:off"),
+    "records of deleted accounts": (
+        ((f"UPDATE engine_accounts SET active = false, status = 'deleted' WHERE did = '{ANN}'"),),
+        ANN,
+    ),
+    "records of refused accounts": (
+        (f"INSERT INTO engine_takedowns (subject) VALUES ('{CAT}')",),
+        CAT,
+    ),
+    "refused records": (
+        (f"INSERT INTO engine_takedowns (subject) VALUES ('{FEED}')",),
+        FEED,
+    ),
+    "engine_pending of its record": (
+        (f"UPDATE engine_pending SET awaited = '{REPLY}'",),
+        WAITING,
+    ),
+    "engine_pending.author": (
+        (f"UPDATE engine_pending SET author = '{ANN}'",),
+        WAITING,
+    ),
+    "engine_pending for what is there": (
+        (
+            f"UPDATE likes SET post_uri = '{QUOTE}' WHERE uri = '{WAITING}'",
+            f"UPDATE engine_pending SET awaited = '{QUOTE}'",
+        ),
+        WAITING,
+    ),
+    "notifications of posts": (
+        (f"UPDATE notifications SET recipient_did = '{BEN}' WHERE reason = 'mention'",),
+        REPLY,
+    ),
+    "notifications of likes": (_delete("reposts", f"uri = '{REPOST}'"), LIKE_VIA),
+    "notifications of reposts": (
+        ("UPDATE notifications SET reason = 'like' WHERE reason = 'repost'",),
+        REPOST,
+    ),
+    "notifications of follows": (_delete("follows", f"uri = '{FOLLOW}'"), FOLLOW),
+    "notifications of verifications": (
+        (f"UPDATE notifications SET reason_subject = '{POST}' WHERE reason = 'verified'",),
+        VERIFICATION,
+    ),
+    "notifications of users": (
+        ("UPDATE users SET engine_joined_via = NULL",),
+        PROFILE,
+    ),
+    "notifications of what notifies nobody": (
+        (f"UPDATE notifications SET engine_record_uri = '{LIST}' WHERE reason = 'follow'",),
+        LIST,
+    ),
 }
 for _check in CHECKS:
     if _check.name.endswith("_count"):
