@@ -29,6 +29,8 @@ CRASH_POINTS = [
         ("shard.before_ack", "shard-0"),
         ("shard.after_ack", "shard-1"),
         ("user_gate.created", "user_gate"),
+        ("pending.sent", "pending"),
+        ("pending.settled", "pending"),
         ("ingest.after_save", "ingest"),
     )
     for nth in (1, 3)
