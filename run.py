@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from actors.commands.explain import explain
 from actors.commands.forget import forget
 from actors.commands.opening import database_of, logging_of, present, settings_of, shared_options
 from actors.commands.takedown import takedown
@@ -74,7 +75,7 @@ def migrate(context: click.Context, /, **given: Any) -> None:
     click.echo("the tables were brought up to date" if changed else "the tables are up to date")
 
 
-for command in (verify, takedown, forget):
+for command in (verify, takedown, forget, explain):
     cli.add_command(command)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from actors.store.author_range import author_range
 from actors.store.decisions import decide, order_purges
 from actors.store.subjects import INVALID_HANDLE
 
@@ -21,8 +22,7 @@ _FORBID: Final = (
 )
 _FORGET_HANDLE: Final = "UPDATE users SET handle = %s WHERE did = %s AND handle <> %s"
 _FORGET_DROPS: Final = (
-    "DELETE FROM engine_drops WHERE subject = %(did)s"
-    " OR subject >= 'at://' || %(did)s || '/' AND subject < 'at://' || %(did)s || '0'"
+    f"DELETE FROM engine_drops WHERE subject = %(did)s OR {author_range('subject', '%(did)s')}"
 )
 _LETTERS: Final = (
     "SELECT id FROM engine_dead_letters WHERE position(%s::bytea in body) > 0 ORDER BY id"
@@ -51,7 +51,7 @@ def forget(
         ).fetchone()
         connection.execute(_FORBID, [did])
         connection.execute(_FORGET_HANDLE, [INVALID_HANDLE, did, INVALID_HANDLE])
-        connection.execute(_FORGET_DROPS, {"did": did})
+        connection.execute(_FORGET_DROPS.encode(), {"did": did})
         order_purges(connection, [did], "forget")
         return row is not None and bool(row[0])
 
