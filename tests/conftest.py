@@ -60,6 +60,12 @@ def database(embedded_server: EmbeddedPostgres) -> Iterator[str]:
     yield from _fresh_database(embedded_server)
 
 
+@pytest.fixture(scope="module")
+def module_database(embedded_server: EmbeddedPostgres) -> Iterator[str]:
+    """Like `database`, one for all tests of a file: whoever uses it empties it (tests.writing)."""
+    yield from _fresh_database(embedded_server)
+
+
 @pytest.fixture(scope="session")
 def other_binaries_here(no_other_postgres: None) -> Binaries:
     """PostgreSQL 15 from Debian. Where it is absent this is a skip with its reason, or a failure
