@@ -68,6 +68,8 @@ def _name(value: object) -> str:
             return "a link"
         case {"$bytes": _}:
             return "bytes"
+        case {"$type": "blob"}:
+            return "a blob"
         case _:
             return "an object"
 
@@ -260,11 +262,14 @@ def blob(value: Any) -> Problem | None:
 
 def unknown(value: Any) -> Problem | None:
     """The type `unknown`: any object that is no link, no bytes and no blob."""
-    if type(value) is dict and value.get("$type") != "blob":
-        if len(value) == 1 and ("$link" in value or "$bytes" in value):
-            return _is_not(value, "an object")
-        return None
-    return _is_not(value, "an object")
+    if type(value) is not dict or (len(value) == 1 and _is_compound(value)):
+        return _is_not(value, "an object")
+    return _is_not(value, "an object") if value.get("$type") == "blob" else None
+
+
+def _is_compound(value: dict[str, Any]) -> bool:
+    """Whether a map of one key is no object but a link, or bytes."""
+    return "$link" in value or "$bytes" in value
 
 
 def array(item: Check, least: int | None, most: int | None) -> Check:
@@ -293,7 +298,7 @@ def structure(properties: Mapping[str, Check], required: Sequence[str]) -> Check
     find = dict(properties).get
 
     def check_object(value: Any) -> Problem | None:
-        if type(value) is not dict:
+        if type(value) is not dict or (len(value) == 1 and _is_compound(value)):
             return _is_not(value, "an object")
         for key in wanted:
             if key not in value:

@@ -104,6 +104,7 @@ TYPES: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
         [{"a": 1}, {"a": 1, "b": None}],
         [{}, {"a": None}, {"a": "1"}, [], "a", None],
     ),
+    ({"type": "object", "properties": {}}, [{}, {"a": LINK}], [LINK, {"$bytes": ""}, [], None]),
     (
         {
             "type": "object",
