@@ -15,6 +15,7 @@ from actors.store.binaries import Binaries
 from actors.store.embedded import EmbeddedPostgres
 from tests import postgres_server
 from tests.postgres_server import make_server, other_binaries, short_folder, start
+from tests.prism import another_language, live_with_workers, make_prism, write_old
 
 _numbers = itertools.count()
 
@@ -97,6 +98,30 @@ def other_server(other_binaries_here: Binaries) -> Iterator[EmbeddedPostgres]:
 def other_postgres(other_server: EmbeddedPostgres) -> Iterator[str]:
     """Like `database`, on the other major version."""
     yield from _fresh_database(other_server)
+
+
+@pytest.fixture(params=["embedded", "another language"])
+def prism(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The database of an AppView, without rows: on the embedded server, and with another collation
+    on the other one."""
+    if request.param == "embedded":
+        yield make_prism(request.getfixturevalue("database"))
+        return
+    server = request.getfixturevalue("other_server")
+    with another_language(server, f"test_{next(_numbers)}") as conninfo:
+        yield make_prism(conninfo)
+
+
+@pytest.fixture
+def used_prism(prism: str) -> str:
+    """The database of an AppView after some time with its own workers."""
+    from tests.histories import History
+    from tests.writing import reference_of
+
+    frames = [sent.frame for sent in History(3, commits=120).stream]
+    write_old(prism, reference_of(frames).tables())
+    live_with_workers(prism)
+    return prism
 
 
 def _fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
