@@ -142,7 +142,9 @@ def _private_rows() -> list[tuple[dict[str, str], dict[str, str]]]:
 
 
 def _write_private(conninfo: str) -> None:
-    """Write what an AppView on our tables would have written; it counts bookmarks itself."""
+    """Write what an AppView on our tables would have written; it counts bookmarks itself, and notes
+    them for the viewer.
+    """
     with psycopg.connect(conninfo) as connection:
         for name, (table, columns) in PRIVATE.items():
             for number, row in enumerate(files.oracle(name)):
@@ -160,4 +162,9 @@ def _write_private(conninfo: str) -> None:
             "UPDATE post_aggregations SET bookmark_count = b.amount FROM ("
             "SELECT post_uri, count(*) AS amount FROM bookmarks GROUP BY post_uri) b"
             " WHERE b.post_uri = post_aggregations.post_uri"
+        )
+        connection.execute(
+            "INSERT INTO post_viewer_states AS s (post_uri, viewer_did, bookmarked)"
+            " SELECT post_uri, user_did, true FROM bookmarks"
+            " ON CONFLICT (viewer_did, post_uri) DO UPDATE SET bookmarked = true"
         )

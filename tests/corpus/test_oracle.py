@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from actors.store.embedded import EmbeddedPostgres
+from actors.store.verify import verify
 from tests.corpus import files, oracle_index
 from tests.corpus.oracle_comparisons import COMPARISONS, NOT_COMPARED, NOWHERE
 from tests.corpus.oracle_events import events
@@ -57,11 +58,13 @@ AGREE = {
 @pytest.fixture(scope="module")
 def facts(embedded_server: EmbeddedPostgres) -> Facts:
     """Both sides, and the events. One filled index serves all tests: they only read."""
+    conninfo = embedded_server.conninfo("oracle")
     with psycopg.connect(embedded_server.conninfo("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE oracle TEMPLATE template0")
         try:
-            oracle_index.fill(embedded_server.conninfo("oracle"))
-            return Facts(read_sides(embedded_server.conninfo("oracle")), events())
+            oracle_index.fill(conninfo)
+            assert verify(conninfo) == []
+            return Facts(read_sides(conninfo), events())
         finally:
             connection.execute("DROP DATABASE oracle WITH (FORCE)")
 
