@@ -54,6 +54,11 @@ class Reason(StrEnum):
     # trees
     BAD_MST = "bad_mst"
     MST_BLOCK_MISSING = "mst_block_missing"
+    TREE_MISMATCH = "tree_mismatch"  # the operations do not lead from `prevData` to `data`
+
+    # keys and signatures
+    BAD_KEY = "bad_key"
+    BAD_SIGNATURE = "bad_signature"
 
 
 class WireError(ValueError):

@@ -17,7 +17,9 @@ SHARED_BY_RECORDS = {"record", "fields"}
 PURE = {
     "base64",
     "bisect",
+    "coincurve",
     "collections",
+    "cryptography",
     "datetime",
     "enum",
     "functools",
