@@ -65,6 +65,7 @@ class ShardSettings:
     shards: int
     receivers: tuple[str, ...]
     validation: Validation = field(default_factory=Validation)
+    kept_drops: int = 0
 
 
 class Shard(Actor):
@@ -195,7 +196,9 @@ class Shard(Actor):
             work.append((GATE, self._codec.encode(CreateUsers(part))))
         tallies = batch.tallies()
         outcome = self._persist(
-            lambda: apply_bisecting(self._writer, batch.changes, work, tallies, self.context.wait)
+            lambda: apply_bisecting(
+                self._writer, batch.changes, work, tallies, self.context.wait, batch.drops
+            )
         )
         for drop in batch.drops:
             self._count_drop(drop)
@@ -327,6 +330,7 @@ class Shard(Actor):
             self._fence,
             search=self._settings.search_vector,
             receivers=self._settings.receivers,
+            kept_drops=self._settings.kept_drops,
             crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )
 

@@ -136,6 +136,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
             settings.lexicon.mode,
             Path(settings.lexicon.folder).expanduser() if settings.lexicon.folder else None,
         ),
+        settings.index.kept_drops,
     )
     gate = UserGateSettings(
         session,

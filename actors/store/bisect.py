@@ -19,6 +19,7 @@ def apply_bisecting(
     work: Sequence[tuple[str, bytes]],
     tallies: Mapping[str, int],
     wait: Callable[[float], None],
+    drops: Sequence[Dropped] = (),
 ) -> Outcome:
     """Apply a batch; returns what it did, refused records among its drops.
 
@@ -28,13 +29,13 @@ def apply_bisecting(
     # Halving may take long, and each step of it is a sign of life.
     wait(0)
     try:
-        return writer.apply(changes, work, tallies, wait)
+        return writer.apply(changes, work, tallies, wait, drops)
     except PurgeFirst as first:
-        return _after_purge(writer, changes, first, work, tallies, wait)
+        return _after_purge(writer, changes, first, work, tallies, wait, drops)
     except (BatchRefused, TooSlow) as refused:
         if len(changes) > 1:
             middle = len(changes) // 2
-            outcome = apply_bisecting(writer, changes[:middle], work, tallies, wait)
+            outcome = apply_bisecting(writer, changes[:middle], work, tallies, wait, drops)
             outcome.add(apply_bisecting(writer, changes[middle:], (), {}, wait))
             return outcome
         if isinstance(refused, TooSlow):
@@ -43,7 +44,7 @@ def apply_bisecting(
         if not isinstance(only, AppliedCommit) or not only.operations:
             raise
         reason = str(refused)
-    return writer.apply([_without_refused(writer, only, reason, wait)], work, tallies, wait)
+    return writer.apply([_without_refused(writer, only, reason, wait)], work, tallies, wait, drops)
 
 
 def _after_purge(
@@ -53,15 +54,17 @@ def _after_purge(
     work: Sequence[tuple[str, bytes]],
     tallies: Mapping[str, int],
     wait: Callable[[float], None],
+    drops: Sequence[Dropped],
 ) -> Outcome:
     """Apply what comes before the change that has to wait, finish the purge, apply the rest."""
     outcome = Outcome()
     if first.position:
         before = changes[: first.position]
-        outcome.add(apply_bisecting(writer, before, work, tallies, wait))
-        work, tallies = (), {}
+        outcome.add(apply_bisecting(writer, before, work, tallies, wait, drops))
+        work, tallies, drops = (), {}, ()
     outcome.add(purge_to_end(lambda: writer.purge_slice(first.did, wait), wait))
-    outcome.add(apply_bisecting(writer, changes[first.position :], work, tallies, wait))
+    rest = changes[first.position :]
+    outcome.add(apply_bisecting(writer, rest, work, tallies, wait, drops))
     return outcome
 
 

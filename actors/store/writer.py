@@ -15,8 +15,9 @@ from psycopg import Connection, errors
 from actors.store import outbox, statements
 from actors.store.apply import PlanWriter
 from actors.store.arrays import register, text_array
-from actors.store.batch import Change, Outcome, Sent
+from actors.store.batch import Change, Dropped, Outcome, Sent
 from actors.store.consequences import NOTIFIER, REGISTRY, Consequences, Work, consequences
+from actors.store.drops_kept import record_drops
 from actors.store.fence import Fence
 from actors.store.judgement import JUDGE_SQL
 from actors.store.limits import read_limits
@@ -50,7 +51,8 @@ class BatchRefused(Exception):
 class Writer:
     """Applies batches on one connection, for one actor.
 
-    `receivers` are the actors that outbox work is written for: those that run.
+    `receivers` are the actors that outbox work is written for: those that run. `kept_drops` is how
+    many drops the index remembers.
     `crash_point` is called with a name at each place where a crash must be survived. The connection
     must be in autocommit mode and belong to nobody else.
     """
@@ -62,12 +64,14 @@ class Writer:
         *,
         search: bool = False,
         receivers: Collection[str] = RECEIVERS,
+        kept_drops: int = 0,
         crash_point: Callable[[str], None] = lambda _name: None,
         random_source: random.Random | None = None,
     ) -> None:
         self._connection = connection
         self._fence = fence
         self._receivers = receivers
+        self._kept_drops = kept_drops
         self._crash_point = crash_point
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
         self._plan_writer = PlanWriter(connection, search=search)
@@ -85,18 +89,20 @@ class Writer:
         work: Sequence[tuple[str, bytes]] = (),
         tallies: Mapping[str, int] = _NOTHING,
         wait: Callable[[float], None] = lambda _seconds: None,
+        drops: Sequence[Dropped] = (),
     ) -> Outcome:
         """Write a batch and its outbox `work` (receiver, body); returns what it did.
 
-        `tallies` are counted with it. Deadlocks and serialization failures are retried, with `wait`
-        in between. Raises Fenced when this actor has been replaced, BatchRefused for values that
-        PostgreSQL refuses, TooSlow for a batch that takes too long, DatabaseUnusable where no
-        batch can be written, and DatabaseAway when the server is away (the batch may or may not be
-        durable then: apply it again on a new connection, the rev guard sorts it out).
+        `tallies` are counted with it, and `drops` remembered with its own. Deadlocks and
+        serialization failures are retried, with `wait` in between. Raises Fenced when this actor
+        has been replaced, BatchRefused for values that PostgreSQL refuses, TooSlow for a batch that
+        takes too long, DatabaseUnusable where no batch can be written, and DatabaseAway when the
+        server is away (the batch may or may not be durable then: apply it again on a new
+        connection, the rev guard sorts it out).
         """
         try:
             outcome, retries = self._retrying(
-                lambda: self._apply_once(changes, work, tallies), wait
+                lambda: self._apply_once(changes, work, tallies, drops), wait
             )
         except REFUSALS as error:
             raise BatchRefused(str(error).partition("\n")[0]) from error
@@ -222,16 +228,17 @@ class Writer:
 
     def _try_once(self, changes: Sequence[Change]) -> None:
         with self._connection.transaction(force_rollback=True):
-            self._write(changes, (), {})
+            self._write(changes, (), {}, ())
 
     def _apply_once(
         self,
         changes: Sequence[Change],
         work: Sequence[tuple[str, bytes]],
         tallies: Mapping[str, int],
+        drops: Sequence[Dropped],
     ) -> Outcome:
         with self._connection.transaction():
-            outcome = self._write(changes, work, tallies)
+            outcome = self._write(changes, work, tallies, drops)
             self._crash_point("before_commit")
         self._crash_point("after_commit")
         return outcome
@@ -241,6 +248,7 @@ class Writer:
         changes: Sequence[Change],
         work: Sequence[tuple[str, bytes]],
         tallies: Mapping[str, int],
+        drops: Sequence[Dropped],
     ) -> Outcome:
         changes = self._limits.fit(changes)
         known, met = read(self._connection, self._fence, changes)
@@ -249,7 +257,7 @@ class Writer:
         found = consequences(plan, known.subscribed)
         self._crash_point("before_write")
         self._write_rows(plan, found)
-        self._finish(plan, [*work, *self._follows(found)], tallies)
+        self._finish(plan, [*work, *self._follows(found)], tallies, drops)
         plan.outcome.purges = plan.folded.purges
         return plan.outcome
 
@@ -293,12 +301,19 @@ class Writer:
         """The work for those who run."""
         return [piece for piece in found.work() if piece[0] in self._receivers]
 
-    def _finish(self, plan: Plan, work: Work, tallies: Mapping[str, int]) -> None:
+    def _finish(
+        self,
+        plan: Plan,
+        work: Work,
+        tallies: Mapping[str, int],
+        drops: Sequence[Dropped] = (),
+    ) -> None:
         """Write the counters, the tallies and the outbox: the end of a transaction."""
         connection = self._connection
         ids = None
         with connection.pipeline():
             self._plan_writer.write_counts(plan)
+            record_drops(connection, [*drops, *plan.outcome.drops], self._kept_drops)
             connection.execute(
                 ADD_SQL,
                 add_parameters(

@@ -9,6 +9,7 @@ import pytest
 
 from actors.store.arrays import register
 from actors.store.batch import Dropped
+from actors.store.bisect import apply_bisecting
 from actors.store.drops_kept import (
     EXTRA_ROWS,
     MAX_DETAIL,
@@ -18,7 +19,8 @@ from actors.store.drops_kept import (
     author_of,
     record_drops,
 )
-from tests.writing import make_index, session
+from tests.author import Author
+from tests.writing import begin_run, decoded, make_index, session, writer
 
 DID = "did:plc:" + "a" * 24
 OTHER = "did:plc:" + "b" * 24
@@ -143,3 +145,47 @@ def test_two_writers_take_the_oldest_away_without_waiting_for_each_other(
     assert failed == []
     record(connection, [drop(1)], keep=20)
     assert len(kept(connection)) == 20
+
+
+def test_a_batch_remembers_its_drops_once_with_those_of_its_frames(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    author = Author(1)
+    frames = [
+        author.creates("app.bsky.feed.post/good", text="fine"),
+        author.creates("app.bsky.feed.post/bad", text=7),
+        author.creates("app.bsky.actor.profile/other", displayName="not self"),
+        author.creates("app.bsky.feed.post/last", text="fine").replace(b"did:plc:", b"did:pcl:", 1),
+    ]
+    batch = decoded(frames)
+    with writer(database, begin_run(database), kept_drops=100) as writing:
+        for _time in range(2):
+            apply_bisecting(writing, batch.changes, (), {}, lambda _seconds: None)
+        apply_bisecting(writing, (), (), {}, lambda _seconds: None, batch.drops)
+    assert [(subject, reason) for subject, reason, _ in kept(connection)] == [
+        (author.uri("app.bsky.feed.post/bad"), "invalid_record"),
+        (author.uri("app.bsky.actor.profile/other"), "not_authorized"),
+        (author.did.replace("did:plc:", "did:pcl:"), "commit_mismatch"),
+    ]
+
+
+def test_a_batch_that_is_refused_remembers_its_drops_in_the_half_that_is_written(
+    database: str, connection: psycopg.Connection[Any]
+) -> None:
+    # As on a database that another program made.
+    connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.text = 'poison' THEN RAISE check_violation; END IF; RETURN NEW; END $$;"
+        " CREATE TRIGGER refuse BEFORE INSERT ON posts FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    author = Author(1)
+    frames = [author.creates(f"app.bsky.feed.post/{n}", text=text) for n, text in enumerate("abc")]
+    frames.append(author.creates("app.bsky.feed.post/poison", text="poison"))
+    others = [Dropped("bad_frame", OTHER, "of the batch")]
+    with writer(database, begin_run(database), kept_drops=100) as writing:
+        changes = decoded(frames).changes
+        apply_bisecting(writing, changes, (), {}, lambda _seconds: None, others)
+    assert [(subject, reason) for subject, reason, _ in kept(connection)] == [
+        (OTHER, "bad_frame"),
+        (author.uri("app.bsky.feed.post/poison"), "database_refused"),
+    ]
