@@ -19,12 +19,13 @@ _MEND: Final = """
                {created} AS created
         FROM {compared}
         WHERE d.uri = ANY({uris}) AND split_part(d.engine_record_uri, '/', 4) = {collection}
-          AND NOT {kept}
+          AND NOT {kept} AND ({author} IS NULL OR d.uri ~ ('^[^#]*' || {forms} || '$'))
     ), gone AS (
         DELETE FROM notifications n USING e WHERE n.id = e.id AND e.suffix IS NULL
     )
     UPDATE notifications n SET recipient_did = e.recipient, reason = e.reason,
-        reason_subject = e.subject, author_did = e.author, cid = e.cid, created_at = e.created
+        reason_subject = e.subject, author_did = e.author, cid = e.cid, created_at = e.created,
+        is_read = n.is_read AND n.recipient_did = e.recipient
     FROM e WHERE n.id = e.id AND e.suffix IS NOT NULL
 """
 _OTHERS: Final = """
@@ -87,6 +88,7 @@ def _filled(template: str, notice: Notice, uris: Sequence[str]) -> sql.Composed:
         query=sql.SQL(notice.query),
         thread=sql.SQL(notice.thread),
         kept=sql.SQL(notice.kept),
+        forms=sql.Literal(notice.forms),
         collection=sql.Literal(notice.collection),
         uris=_texts(uris),
     )

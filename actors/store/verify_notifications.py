@@ -29,6 +29,8 @@ class Notice:
         author, cid, created: what of the record goes into each of its notifications.
         query: suffix, recipient, reason and subject of each that should be there.
         also: the same of those that may be there, as seen from the notification `d`.
+        forms: what the uris of its notifications look like; others are somebody else's, and are
+            only looked at for whether their record is there.
         kept: which rows of `notifications` (`d`) stay whatever the record is.
         thread: the thread whose mute keeps the record from notifying, null for none.
     """
@@ -39,6 +41,7 @@ class Notice:
     cid: LiteralString
     created: LiteralString
     query: LiteralString
+    forms: LiteralString
     also: LiteralString = ""
     kept: LiteralString = "false"
     thread: LiteralString = "NULL::text"
@@ -112,10 +115,14 @@ NOTICES: Final[dict[str, Notice]] = {
         "r.cid",
         "r.created_at",
         _POST,
-        also="""
+        "#notification/(mention/.*|quote|reply|reply/.*|subscribed/.*)",
+        also=f"""
     UNION ALL
     SELECT '#notification/subscribed/' || d.recipient_did, d.recipient_did, 'subscribed-post', r.uri
     WHERE d.reason = 'subscribed-post' AND d.recipient_did <> r.author_did
+      AND NOT {_mentions("d.recipient_did")}
+      AND d.recipient_did IS DISTINCT FROM split_part({_QUOTED}, '/', 3)
+      AND d.recipient_did IS DISTINCT FROM split_part(r.parent_uri, '/', 3)
 """,
         thread="coalesce(r.root_uri, r.uri)",
     ),
@@ -126,6 +133,7 @@ NOTICES: Final[dict[str, Notice]] = {
         "NULL::text",
         "r.created_at",
         _reaction("like"),
+        "#notification(/via)?",
         thread=_THREAD,
     ),
     "reposts": Notice(
@@ -135,6 +143,7 @@ NOTICES: Final[dict[str, Notice]] = {
         "NULL::text",
         "r.created_at",
         _reaction("repost"),
+        "#notification(/via)?",
         thread=_THREAD,
     ),
     "follows": Notice(
@@ -147,6 +156,7 @@ NOTICES: Final[dict[str, Notice]] = {
     SELECT '#notification', r.following_did, 'follow', NULL::text
     WHERE r.following_did <> r.follower_did
 """,
+        "#notification",
     ),
     "verifications": Notice(
         "app.bsky.graph.verification",
@@ -158,6 +168,7 @@ NOTICES: Final[dict[str, Notice]] = {
     SELECT '#notification', r.subject_did, 'verified', NULL::text
     WHERE r.subject_did <> split_part(r.uri, '/', 3)
 """,
+        "#notification(/unverified)?",
         # Made by a deletion, whose time and subject stand nowhere else.
         kept="(d.reason = 'unverified' AND d.uri = d.engine_record_uri ||"
         " '#notification/unverified' AND d.author_did = split_part(d.uri, '/', 3)"
@@ -173,6 +184,14 @@ NOTICES: Final[dict[str, Notice]] = {
         """
     SELECT '#notification/starterpack', s.creator_did, 'starterpack-joined', s.uri
     FROM starter_packs s WHERE s.uri = r.engine_joined_via AND s.creator_did <> r.did
+""",
+        "#notification/starterpack",
+        # Of profiles older than the engine it is not known which version came first.
+        also="""
+    UNION ALL
+    SELECT '#notification/starterpack', s.creator_did, 'starterpack-joined', s.uri
+    FROM starter_packs s WHERE r.engine_joined_via IS NULL AND s.creator_did <> r.did
+      AND s.uri = r.profile_record #>> ARRAY['joinedViaStarterPack', 'uri']
 """,
     ),
 }
@@ -193,6 +212,7 @@ _NOTIFICATIONS: Final[LiteralString] = """
                           coalesce(e.subject, 'nothing'), 'at', {created}, {cid}) END
     FROM {compared}
     WHERE {slice} AND split_part(d.engine_record_uri, '/', 4) = {collection} AND NOT {kept}
+      AND ({author} IS NULL OR d.uri ~ ('^[^#]*' || {forms} || '$'))
       AND (d.recipient_did, d.reason, d.reason_subject, d.author_did, d.cid, d.created_at)
           IS DISTINCT FROM (e.recipient, e.reason, e.subject, {author}, {cid}, {created})
 """
@@ -221,6 +241,7 @@ def _notifications() -> Iterator[Check]:
                 "created": notice.created,
                 "compared": compared(notice),
                 "collection": f"'{notice.collection}'",
+                "forms": f"'{notice.forms}'",
                 "kept": notice.kept,
             },
             mend="notifications",
