@@ -29,6 +29,7 @@ from actors.store.registry_sweep import (
 from actors.store.session import Connection, TooSlow
 from actors.waiting_filter import WaitingFilter
 from engine.context import Context
+from engine.timer import Timer
 
 log = structlog.get_logger()
 
@@ -39,6 +40,8 @@ ROUND_SECONDS: Final = 60.0
 # Entries of one slice: some tens of milliseconds. Other work has its turn in between.
 SLICE_ROWS: Final = 5_000
 PAUSE_SECONDS: Final = 0.005
+# Long walks rest so many times as long as a slice took: they are in no hurry, shards are.
+REST: Final = 4
 # Entries that a round compares with the index. Of more than these, each round takes the next ones.
 RECONCILED_ROWS: Final = 100_000
 # A round begins early when this part of the rows allowed may have been added since they were
@@ -81,6 +84,8 @@ class Upkeep:
         self._bounds = bounds
         self._steps: Iterator[Sequence[Claim]] | None = None
         self._next_round = 0.0
+        self._timer: Timer | None = None
+        self._pause = PAUSE_SECONDS
         self._at: Key | None = None
         # Keys that entries have been made for since they were counted.
         self._new_keys = 0
@@ -103,6 +108,8 @@ class Upkeep:
     def begin(self) -> None:
         """Begin a round, where none is under way."""
         if self._steps is None:
+            if self._timer is not None:
+                self._timer.cancel()
             self._next_round = self._context.clock.monotonic() + ROUND_SECONDS
             self._steps = self._round()
             self._soon()
@@ -114,7 +121,7 @@ class Upkeep:
             self.begin()
 
     def _soon(self) -> None:
-        self._context.after(PAUSE_SECONDS, self._step)
+        self._context.after(self._pause, self._step)
 
     def _step(self) -> None:
         """Do one slice; the next one when other work had its turn and what was found is settled."""
@@ -132,12 +139,18 @@ class Upkeep:
     def _rest(self) -> None:
         self._steps = None
         pause = self._next_round - self._context.clock.monotonic()
-        self._context.after(max(0.0, pause), self.begin)
+        self._timer = self._context.after(max(0.0, pause), self.begin)
 
     def _do(self, action: Callable[..., T], *arguments: Any) -> T:
         """Do one slice on the connection, which is its first argument."""
         self._context.progress()
+        self._pause = PAUSE_SECONDS
         return self._attempt(lambda connection: action(connection, *arguments))
+
+    def _rest_from(self, began: float) -> None:
+        """Have the next slice of a long walk wait, by what this one took."""
+        took = self._context.clock.monotonic() - began
+        self._pause = max(PAUSE_SECONDS, REST * took)
 
     def _round(self) -> Iterator[Sequence[Claim]]:
         """Do the slices of a round; each yields the entries that are to be claimed before the
@@ -154,8 +167,10 @@ class Upkeep:
         self._filter.begin()
         after = ""
         while True:
+            began = self._context.clock.monotonic()
             keys: list[str] = self._do(awaited_keys, after, SLICE_ROWS)
             self._filter.fill(set(keys))
+            self._rest_from(began)
             if len(keys) < SLICE_ROWS:
                 break
             after = keys[-1]
@@ -207,7 +222,9 @@ class Upkeep:
     def _reconcile(self) -> Iterator[Sequence[Claim]]:
         """Find entries whose subject is there; goes on where the last round stopped."""
         for _ in range(RECONCILED_ROWS // SLICE_ROWS):
+            began = self._context.clock.monotonic()
             found = self._do(overdue, self._at or Key(), SLICE_ROWS)
+            self._rest_from(began)
             self._at = found.next
             self._missed.add(len(found.claims))
             yield found.claims

@@ -263,14 +263,15 @@ def test_the_registry_that_dies_looks_again_and_nothing_is_lost(
     with stage(database) as harness:
         for index in range(SHARDS):
             harness.start(f"shard-{index}", FakeShard, Script(database, acks=False))
-        harness.until(lambda: len(claimed(harness)) == 20)
+        harness.until(lambda: len(set(claimed(harness))) == 20)
         harness.kill("pending")
+        harness.said.clear()
         for index in range(SHARDS):
             again(harness, f"shard-{index}", Script(database))
         harness.restart("pending")
         settled(harness, connection)
         # The second generation asked for all of them again.
-        assert len(claimed(harness)) == 40
+        assert len(set(claimed(harness))) == 20
     assert count(connection, "engine_pending") == 0
 
 
