@@ -38,6 +38,8 @@ SESSION: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Others are at work here, too.
+    "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
 

@@ -10,6 +10,7 @@ from psycopg import sql
 from actors.store.embedded import EmbeddedPostgres
 from actors.store.schema import TABLES
 from actors.store.verify import CHECKS, Difference, Step, survey, verify
+from actors.store.verify_walk import build_query, session, those
 from tests.corpus.reference_run import tables as recorded_tables
 from tests.small_network import ABSENT, ANN, BEN, CAT, MEDIA_QUOTE, POST, QUOTE, REPLY
 from tests.tables import differences, read_tables, write_tables
@@ -176,3 +177,22 @@ def test_slices_read_an_index_of_the_column_they_cut(index: str) -> None:
             assert (check.column,) in leading, check.name
             covered += 1
     assert covered == len(CHECKS)
+
+
+def test_no_query_reads_a_whole_table(index: str) -> None:
+    # Each slice would take as long as all of them.
+    with session(index, "test") as connection:
+        connection.execute("ANALYZE")
+        for check in CHECKS:
+            suspects = [Difference(check.name, POST, BEN, "", "")]
+            slice_ = sql.SQL("{} > 'at://a' AND {} <= 'at://b'").format(
+                *[sql.Identifier("d", check.column)] * 2
+            )
+            for condition in (slice_, those(check, suspects)):
+                rows = connection.execute(
+                    sql.SQL("EXPLAIN ") + build_query(check, condition)
+                ).fetchall()
+                plan = "\n".join(line for (line,) in rows)
+                assert "Seq Scan" not in plan, f"{check.name}: {plan}"
+                assert "Hash Join" not in plan, f"{check.name}: {plan}"
+                assert "hashed SubPlan" not in plan, f"{check.name}: {plan}"
