@@ -7,7 +7,6 @@ wants them.
 import copy
 import random
 import re
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,21 +15,18 @@ from typing import Any, Final
 
 import pytest
 from lexrpc.base import Base, ValidationError
-from multiformats import CID
 
 from actors.atproto import commit, datamodel, frames
 from actors.atproto.events import Commit
 from actors.atproto.lexicon_checks import Problem
 from actors.lexicons import Lexicons
+from bench.lexicon import for_lexrpc
 from bench.network import Network
 from tests.corpus import files
 
 LINK = {"$link": "bafyreigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"}
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 KEYS = {"tid": "3mbd355eai62b", "any": "a", "nsid": "a.b.c", "literal:self": "self"}
-
-LINKS = r"baf[ky]rei[a-z2-7]{52}"
-BYTES = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2,3})?"
 
 Path = tuple[str | int, ...]
 Record = dict[str, Any]
@@ -232,24 +228,6 @@ def ours() -> Lexicons:
 def theirs() -> Base:
     # What refers to a document that nobody has is to pass there as it does here.
     return Base(require_lexicons=False)
-
-
-cid_of = cache(CID.decode)
-
-
-def for_lexrpc(value: Any) -> Any:
-    """The value with its links and bytes as lexrpc wants them."""
-    match value:
-        case {"$link": str(text)} if len(value) == 1 and re.fullmatch(LINKS, text):
-            return cid_of(text)
-        case {"$bytes": str(text)} if len(value) == 1 and re.fullmatch(BYTES, text):
-            return b64decode(text + "=" * (-len(text) % 4))
-        case dict():
-            return {key: for_lexrpc(item) for key, item in value.items()}
-        case list():
-            return [for_lexrpc(item) for item in value]
-        case _:
-            return value
 
 
 @cache
