@@ -400,3 +400,22 @@ def test_a_crash_between_any_two_steps_loses_nothing(
     assert count(connection, "engine_pending") == 0
     rows = connection.execute("SELECT uri FROM posts WHERE violates_thread_gate").fetchall()
     assert rows == [(reply,)]
+
+
+def test_many_new_entries_are_brought_within_bounds_before_the_minute_is_over(
+    database: str, connection: Connection
+) -> None:
+    with stage(database, bounds=Bounds(86_400.0, 100, 1 << 30)) as harness:
+        harness.until(lambda: metrics(harness).value("pending_filter_bytes") > 0)
+        keys = tuple(post_uri(ANN, str(number)) for number in range(1_500))
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO engine_pending (uri, awaited, author, kind)"
+                " SELECT 'at://did:plc:bob/app.bsky.feed.like/' || n, key, 'did:plc:bob', 'like'"
+                " FROM unnest(%b::text[]) WITH ORDINALITY AS i (key, n)",
+                [text_array(keys)],
+            )
+            leave(connection, RegistryWork(waiting=keys))
+        harness.start("shard-0", FakeShard, Script(database, sweeps=True))
+        harness.until(lambda: count(connection, "engine_pending") == 100, seconds=50.0)
+    assert tallies.read(connection, EPOCH) == {"pending.dropped.like": 1_400}
