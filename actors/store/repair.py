@@ -67,7 +67,7 @@ _HOLD_SECONDS: Final = 0.15
 _FIRST_KEYS: Final = 200
 _MOST_KEYS: Final = 5_000
 # Longer than this, and what was begun with several keys is begun again with fewer.
-_STATEMENT_SECONDS: Final = 10
+_STATEMENT_SECONDS: Final = 10.0
 # How long the engine is made to wait while it is waited for, and for how long that is tried.
 _LOCK_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 120.0
@@ -233,7 +233,7 @@ class _Slices:
             limit = _STATEMENT_SECONDS if len(suspects) > 1 else 0
             connection.execute(
                 f"SET LOCAL lock_timeout = '{_LOCK_SECONDS * 1000:.0f}ms';"
-                f" SET LOCAL statement_timeout = '{limit}s'"
+                f" SET LOCAL statement_timeout = '{limit * 1000:.0f}ms'"
             )
             connection.execute(f"SELECT pg_advisory_xact_lock({FENCE_LOCK})")
             began = time.monotonic()

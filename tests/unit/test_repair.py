@@ -9,6 +9,7 @@ import pytest
 from actors.store.embedded import EmbeddedPostgres
 from actors.store.fence import LOCK_SQL
 from actors.store.migrate import migrate
+from actors.store.refusal import DatabaseRefused
 from actors.store.repair import repair
 from actors.store.verify import survey, verify
 from actors.store.verify_walk import Step
@@ -253,6 +254,40 @@ def test_what_is_to_be_removed_is_handed_to_the_engine(index: str, check: str) -
     repair(index)
     reason = _one(index, f"SELECT reason FROM engine_purges WHERE subject = '{subject}'")
     assert reason == ("deleted" if "deleted" in check else "takedown",)
+
+
+def test_what_takes_too_long_at_once_is_done_one_by_one(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.store.repair._STATEMENT_SECONDS", 0.001)
+    run(
+        index,
+        "UPDATE post_aggregations SET like_count = like_count + 1",
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$",
+        "CREATE TRIGGER slow BEFORE UPDATE ON post_aggregations FOR EACH ROW"
+        " EXECUTE FUNCTION slow()",
+        must_change=False,
+    )
+    try:
+        assert repair(index).left == []
+    finally:
+        run(index, "DROP FUNCTION slow CASCADE", must_change=False)
+    assert verify(index) == []
+
+
+def test_a_writer_that_leaves_no_moment_is_a_refusal_that_says_so(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.store.repair._PATIENCE_SECONDS", 0.6)
+    run(index, "UPDATE post_aggregations SET like_count = like_count + 1")
+    with psycopg.connect(index) as writer:
+        writer.execute(LOCK_SQL.encode())
+        with pytest.raises(DatabaseRefused, match="left no moment for") as refused:
+            repair(index)
+    assert refused.value.exit_code == 75
+    repair(index)
+    assert verify(index) == []
 
 
 @pytest.mark.parametrize("server", ["database", "other_postgres"])
