@@ -10,6 +10,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from actors.store.embedded import EmbeddedPostgres
+from actors.store.limits import read_limits
 from tests.tables import Tables
 
 _TABLES = Path(__file__).parent / "prism_tables.sql"
@@ -90,9 +91,26 @@ def files(conninfo: str) -> dict[str, int]:
         )
 
 
+def fitted(conninfo: str, tables: Tables) -> Tables:
+    """The tables with their texts as long as the columns of a database."""
+    with psycopg.connect(conninfo) as connection:
+        lengths = read_limits(connection).lengths
+    return {
+        table: {
+            key: {
+                name: value[: lengths.get(table, {}).get(name)] if type(value) is str else value
+                for name, value in row.items()
+            }
+            for key, row in rows.items()
+        }
+        for table, rows in tables.items()
+    }
+
+
 def write_old(conninfo: str, tables: Tables) -> None:
-    """Write rows as an AppView's own workers do: those columns only that it has."""
+    """Write rows as an AppView's own workers do: those columns only that it has, cut to fit."""
     there = columns(conninfo)
+    tables = fitted(conninfo, tables)
     with psycopg.connect(conninfo) as connection:
         for table, rows in tables.items():
             types = dict(there.get(table, ()))

@@ -76,6 +76,8 @@ def bring_up_to_date(
         if fill or before != SCHEMA_VERSION:
             changed |= migrate_fill.set_aside_verifications(connection) > 0
             changed |= migrate_fill.fill(connection, migrate_fill.COLUMNS) > 0
+        if before != SCHEMA_VERSION:
+            migrate_fill.fill(connection, migrate_fill.PROFILES)
         # With the new columns and tables.
         catalog = read_catalog(connection)
         lossy = _lossy_uniques(catalog)

@@ -79,6 +79,27 @@ COLUMNS: Final = (
     ),
 )
 
+# Only of profiles that are older than the engine: of others it knows the first version, and what a
+# later one names is none of theirs. Nobody knows what the older ones named first, and what they
+# name now is what they have told of.
+PROFILES: Final = (
+    Fill(
+        "packs that users joined by",
+        "users",
+        "did",
+        """
+        d.engine_joined_via IS NULL
+        AND d.profile_record #>> ARRAY['joinedViaStarterPack', 'uri']
+            LIKE 'at://did:%/app.bsky.graph.starterpack/%'
+        AND octet_length(d.profile_record #>> ARRAY['joinedViaStarterPack', 'uri']) <= 2000
+        """,
+        """
+        UPDATE users d SET engine_joined_via =
+            d.profile_record #>> ARRAY['joinedViaStarterPack', 'uri'] WHERE {rows}
+        """,
+    ),
+)
+
 _IS_POST: Final = "split_part(d.{column}, '/', 4) = 'app.bsky.feed.post'"
 _IS_NO_POST: Final = "split_part(d.{column}, '/', 4) <> 'app.bsky.feed.post'"
 _NO_POST_COUNTS: Final = (

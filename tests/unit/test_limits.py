@@ -91,6 +91,14 @@ def test_every_text_of_a_record_is_cut(prism: str) -> None:
     assert rows(prism, "SELECT name, purpose FROM lists") == [("n" * 255, "p" * 64)]
 
 
+def test_a_cid_that_is_none_loses_no_like(prism: str) -> None:
+    ann, ben = Author(1), Author(2)
+    subject = {"uri": ben.uri("app.bsky.feed.post/a"), "cid": "c" * 1000}
+    outcome = apply(prism, ann.creates("app.bsky.feed.like/a", subject=subject))
+    assert (outcome.cuts, outcome.drops) == (1, [])
+    assert rows(prism, "SELECT subject_cid FROM likes") == [("c" * 255,)]
+
+
 def test_a_replay_counts_no_cut_again(prism: str) -> None:
     frame = Author(1).creates("app.bsky.actor.profile/self", displayName="n" * 300)
     assert apply(prism, frame).cuts == 1

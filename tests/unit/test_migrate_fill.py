@@ -93,6 +93,28 @@ def test_new_columns_of_old_rows_are_filled(used_prism: str) -> None:
     )
 
 
+def test_the_pack_that_an_old_profile_names_is_the_one_it_came_by(database: str) -> None:
+    make_prism(database)
+    pack = f"at://{OLD}/app.bsky.graph.starterpack/a"
+    for did, uri in (
+        ("did:plc:a", pack),
+        ("did:plc:b", "no uri"),
+        ("did:plc:c", f"{pack}{'a' * 2000}"),
+    ):
+        run(
+            database,
+            "INSERT INTO users (did, handle, profile_record) VALUES"
+            f" ('{did}', 'h', '{{\"joinedViaStarterPack\": {{\"uri\": \"{uri}\"}}}}')",
+        )
+    run(database, "INSERT INTO users (did, handle) VALUES ('did:plc:d', 'h')")
+    joined = "SELECT did FROM users WHERE engine_joined_via IS NOT NULL"
+    migrate(database)
+    assert rows(database, joined) == [("did:plc:a",)]
+    run(database, "UPDATE users SET engine_joined_via = NULL")
+    assert not migrate(database)
+    assert rows(database, joined) == []
+
+
 def test_counts_are_there_for_all_that_has_any(used_prism: str) -> None:
     migrate(used_prism)
     assert rows(
