@@ -62,7 +62,7 @@ class Batch:
         match event:
             case Commit():
                 self.events["commit"] += 1
-                self._commit(event)
+                self._commit(event, host)
             case Sync():
                 self.events["sync"] += 1
                 self._sync(event)
@@ -115,7 +115,7 @@ class Batch:
         self._drop(Reason.REV_IN_FUTURE, did, detail)
         return True
 
-    def _commit(self, event: Commit) -> None:
+    def _commit(self, event: Commit, host: str) -> None:
         try:
             opened = commit.open_commit(event)
         except WireError as error:
@@ -159,6 +159,8 @@ class Batch:
                 operations,
                 drops,
                 time,
+                host=host,
+                seq=event.seq,
             )
         )
 

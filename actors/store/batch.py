@@ -36,7 +36,7 @@ class AppliedCommit(NamedTuple):
 
     `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed and `cuts` the
     texts that were cut to fit, which count when the commit does; `time` is the event's, in
-    microseconds since 1970.
+    microseconds since 1970, and `seq` its number at its host.
     """
 
     did: str
@@ -48,6 +48,8 @@ class AppliedCommit(NamedTuple):
     drops: Sequence[Dropped] = ()
     time: int = 0
     cuts: int = 0
+    host: str = ""
+    seq: int = 0
 
 
 class SyncState(NamedTuple):

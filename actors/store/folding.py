@@ -168,8 +168,9 @@ def _commit(folded: Folded, known: Known, commit: AppliedCommit, position: int) 
         outcome.replayed += 1
         return
     account = _account_of(folded, known, did)
-    if not account.active:
-        detail = f"rev {commit.rev} came while the account was {account.shown_status}"
+    if not account.active or _was_refused(commit, account.account):
+        status = account.shown_status or "not active"
+        detail = f"rev {commit.rev} came while the account was {status}"
         outcome.drops.append(Dropped(DropReason.ACCOUNT_INACTIVE, did, detail))
         return
     forbidden = _forbidden(known, did)
@@ -199,6 +200,14 @@ def _commit(folded: Folded, known: Known, commit: AppliedCommit, position: int) 
         withheld = withheld or forbidden is not None
         _keep(folded, operation._replace(row=None, cid=""), commit.time)
     folded.repos[did] = Repo(commit.rev, commit.data, out_of_step, withheld)
+
+
+def _was_refused(commit: AppliedCommit, event: Moment | None) -> bool:
+    """Whether a commit that is new to the guard is from before an event about its account.
+
+    It came then, while the account was away, and was refused; now it comes again, after a crash.
+    """
+    return event is not None and event.host == commit.host and event.seq > commit.seq
 
 
 def _forbidden(known: Known, did: str) -> DropReason | None:

@@ -90,6 +90,19 @@ def test_commits_of_an_account_that_is_not_active_are_not_applied_and_move_no_gu
     assert folded.statuses == {DID: None}
 
 
+def test_what_was_refused_while_the_account_was_away_is_refused_when_it_comes_again() -> None:
+    refused = commit("2", put("b"))._replace(host="host", seq=2)
+    after = commit("3", put("c"), since="2")._replace(host="host", seq=4)
+    first = fold([account(1, "deactivated"), refused, account(3)], known())
+    assert first.final == {}
+    there = Known(repos=first.repos, accounts=first.accounts)
+    again = fold([account(1, "deactivated"), refused, account(3), after], there)
+    assert final(again) == {"c": True}
+    assert reasons(again) == [DropReason.ACCOUNT_INACTIVE]
+    # Numbers of another host say nothing.
+    assert final(fold([refused._replace(host="other")], there)) == {"b": True}
+
+
 @pytest.mark.parametrize("status", ["suspended", "takendown", "deactivated", "anything", None])
 def test_activity_decides_whatever_the_status_says(status: str | None) -> None:
     hidden = AccountState(DID, False, status, "host", 1, 1)
