@@ -49,7 +49,8 @@ def thread_of(connection: Connection[Any], uri: str) -> Thread | None:
         return None
     stored, computed = row[11::2], row[12::2]
     flags = [Flag(*each) for each in zip(_FLAGS, stored, computed, strict=True)]
-    return Thread(*row[:11], flags=flags)
+    of_thread: dict[str, Any] = dict(zip(Thread.__struct_fields__, row[:11], strict=False))
+    return Thread(**of_thread, flags=flags)
 
 
 def counters_of(connection: Connection[Any], subject: str) -> list[Counter]:

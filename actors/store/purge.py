@@ -75,6 +75,8 @@ _PRIVATE: Final = (
     ("thread_mutes", "muter_did"),
     ("activity_subscriptions", "subscriber_did"),
     ("notifications", "recipient_did"),
+    # Likes and reposts have gone with their records: what is left is what the AppView noted.
+    ("post_viewer_states", "viewer_did"),
 )
 
 

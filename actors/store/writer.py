@@ -207,6 +207,8 @@ class Writer:
     def _purge_once(self, subject: str) -> Outcome | None:
         connection = self._connection
         with connection.transaction():
+            # Before any row is locked: whoever decides on purges holds the fence, then their rows.
+            self._fence.check(connection)
             part = next_slice(connection, subject)
             if part is None:
                 return None

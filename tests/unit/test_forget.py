@@ -129,6 +129,8 @@ def test_what_the_appview_kept_for_the_user_goes_too(index: Index) -> None:
         " ('m2', %(other)s, %(one)s, now())),"
         " b AS (INSERT INTO list_mutes VALUES ('l', %(one)s, 'at://x', now())),"
         " c AS (INSERT INTO thread_mutes VALUES ('t', %(one)s, 'at://x', now())),"
+        " v AS (INSERT INTO post_viewer_states (post_uri, viewer_did, thread_muted)"
+        " VALUES ('at://x', %(one)s, true), ('at://x', %(other)s, true)),"
         " d AS (INSERT INTO activity_subscriptions"
         " VALUES ('a', 'c', %(one)s, %(other)s, true, now())),"
         " e AS (INSERT INTO user_settings (user_did, blocked_keywords, muted_users, custom_lists,"
@@ -145,6 +147,9 @@ def test_what_the_appview_kept_for_the_user_goes_too(index: Index) -> None:
     for table in ("list_mutes", "thread_mutes", "activity_subscriptions", "notifications"):
         assert index.execute(f"SELECT count(*) FROM {table}") == [(0,)]
     assert index.execute("SELECT uri FROM mutes") == [("m2",)]
+    assert index.execute("SELECT viewer_did FROM post_viewer_states WHERE thread_muted") == [
+        (other,)
+    ]
     assert index.execute("SELECT subject FROM engine_drops") == [(other,)]
     assert index.execute(
         "SELECT blocked_keywords, muted_users, custom_lists, feed_preferences, last_backfill_at"
