@@ -5,8 +5,9 @@ what these records tell: what they tell no more is deleted, what is new is inser
 stays as it is (its id, whether it was read), but for columns that differ. It can be repeated at any
 time. A mute keeps a notification from being made, and takes none away.
 
-Look-ups of what may be missing stand in scalar subqueries or joins on a unique key: PostgreSQL
-never makes hashes of whole tables of these, whatever it took the size of a table for.
+Look-ups stand in lateral subqueries (`_each`, `_maybe`) or scalar ones, so that PostgreSQL always
+goes from what is asked for to the table, by its index. A plain join it may do the other way round
+while it takes the table for empty, and keep that plan when there are a million rows.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,23 @@ _SUBJECTS: Final = {
     STARTER_PACK: "starter_packs",
     REPOST: "reposts",
 }
+
+
+def _each(table: str, alias: str, condition: str) -> str:
+    """Join the rows of a table that belong to what is to the left of it."""
+    return f"CROSS JOIN {_lateral(table, alias, condition)}"
+
+
+def _maybe(table: str, alias: str, condition: str) -> str:
+    """Like `_each`, with nulls where there are none."""
+    return f"LEFT JOIN {_lateral(table, alias, condition)} ON true"
+
+
+def _lateral(table: str, alias: str, condition: str) -> str:
+    return (
+        f"LATERAL (SELECT {alias}.* FROM {table} {alias}"  # noqa: S608 - it is made of constants
+        f" WHERE {condition} OFFSET 0) {alias}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +83,8 @@ r AS MATERIALIZED (
         || CASE WHEN i.fresh THEN ARRAY(SELECT s.subscriber_did FROM activity_subscriptions s
                                         WHERE s.subject_did = p.author_did) END AS told
     FROM unnest(%(uris)b::text[], %(fresh)b::boolean[]) AS i (uri, fresh)
-    JOIN posts p ON p.uri = i.uri
-    LEFT JOIN quotes k ON k.uri = p.uri || '#quote'
+    {_each("posts", "p", "p.uri = i.uri")}
+    {_maybe("quotes", "k", "k.uri = p.uri || '#quote'")}
 )"""  # noqa: S608 - it is made of constants
 
 
@@ -75,6 +93,11 @@ def _of_post(reason: str, suffix: str, recipient: str) -> str:
         f"SELECT r.uri || '#notification/{suffix}, {recipient}, r.author, '{reason}'::text,"
         " r.uri, r.cid, r.created_at, r.uri, r.thread"
     )
+
+
+def _above(parent: str, post: str) -> str:
+    condition = f"{parent}.uri = {post}.parent_uri AND NOT {post}.violates_thread_gate"
+    return _maybe("posts", parent, condition)
 
 
 _POST_TARGETS: Final = f"""
@@ -98,9 +121,9 @@ UNION ALL
 FROM r CROSS JOIN LATERAL (
     SELECT DISTINCT ON (w.did) w.did, w.place
     FROM posts p1
-    LEFT JOIN posts p2 ON p2.uri = p1.parent_uri AND NOT p1.violates_thread_gate
-    LEFT JOIN posts p3 ON p3.uri = p2.parent_uri AND NOT p2.violates_thread_gate
-    LEFT JOIN posts p4 ON p4.uri = p3.parent_uri AND NOT p3.violates_thread_gate
+    {_above("p2", "p1")}
+    {_above("p3", "p2")}
+    {_above("p4", "p3")}
     CROSS JOIN LATERAL (VALUES (1, p1.author_did), (2, p2.author_did), (3, p3.author_did),
                                (4, p4.author_did)) w (place, did)
     WHERE p1.uri = r.parent_uri AND w.did IS NOT NULL
@@ -133,8 +156,8 @@ r AS MATERIALIZED (
         CASE WHEN split_part(l.post_uri, '/', 4) = '{POST}'
             THEN coalesce(p.root_uri, l.post_uri) END AS thread
     FROM unnest(%(uris)b::text[]) AS i (uri)
-    JOIN {table} l ON l.uri = i.uri
-    LEFT JOIN posts p ON p.uri = l.post_uri
+    {_each(table, "l", "l.uri = i.uri")}
+    {_maybe("posts", "p", "p.uri = l.post_uri")}
 )"""  # noqa: S608 - it is made of constants
     targets = f"""
 SELECT r.uri || '#notification', r.owner, r.author, '{kind}'::text, r.subject, NULL::text,
@@ -144,7 +167,7 @@ WHERE r.owner <> r.author AND {_is_indexed()}
 UNION ALL
 SELECT r.uri || '#notification/via', v.user_did, r.author, '{kind}-via-repost'::text, v.uri,
     NULL::text, r.created_at, r.uri, r.thread
-FROM r JOIN reposts v ON v.uri = r.via
+FROM r {_each("reposts", "v", "v.uri = r.via")}
 WHERE r.via IS NOT NULL AND v.user_did <> r.author AND v.user_did <> r.owner
 """  # noqa: S608 - it is made of constants
     return Notice(sources, targets)
@@ -155,20 +178,20 @@ def _about_a_user(reason: str, source: str, author: str, recipient: str, cid: st
     targets = f"""
 SELECT r.uri || '#notification', {recipient}, {author}, '{reason}'::text, NULL::text, {cid},
     r.created_at, r.uri, NULL::text
-FROM unnest(%(uris)b::text[]) AS i (uri) JOIN {source} r ON r.uri = i.uri
+FROM unnest(%(uris)b::text[]) AS i (uri) {_each(source, "r", "r.uri = i.uri")}
 WHERE {recipient} <> {author}
 """  # noqa: S608 - it is made of constants
     return Notice("", targets)
 
 
-_PROFILE: Final = """
+_PROFILE: Final = f"""
 SELECT i.uri || '#notification/starterpack', s.creator_did, r.did, 'starterpack-joined'::text,
     s.uri, NULL::text, r.created_at, i.uri, NULL::text
 FROM unnest(%(uris)b::text[]) AS i (uri)
-JOIN users r ON r.did = split_part(i.uri, '/', 3)
-JOIN starter_packs s ON s.uri = r.engine_joined_via
+{_each("users", "r", "r.did = split_part(i.uri, '/', 3)")}
+{_each("starter_packs", "s", "s.uri = r.engine_joined_via")}
 WHERE s.creator_did <> r.did
-"""
+"""  # noqa: S608 - it is made of constants
 
 NOTICES: Final[Mapping[str, Notice]] = {
     POST: Notice(_POST_SOURCES, _POST_TARGETS),
@@ -228,12 +251,13 @@ w AS MATERIALIZED (
         CASE WHEN n.recipient_did = t.recipient OR t.thread IS NULL THEN true
             ELSE (SELECT true FROM thread_mutes m WHERE m.muter_did = t.recipient
                   AND m.thread_root_uri = t.thread LIMIT 1) IS NULL END AS holds
-    FROM t LEFT JOIN notifications n ON n.uri = t.uri
+    FROM t {_maybe("notifications", "n", "n.uri = t.uri")}
 ),
 gone AS (
-    DELETE FROM notifications n USING unnest(%(uris)b::text[]) AS i (uri)
-    WHERE n.engine_record_uri = i.uri AND n.reason <> 'unverified'
-        AND n.uri NOT IN (SELECT w.uri FROM w WHERE w.holds)
+    DELETE FROM notifications n WHERE n.id = ANY (ARRAY(
+        SELECT d.id FROM unnest(%(uris)b::text[]) AS i (uri)
+        {_each("notifications", "d", "d.engine_record_uri = i.uri")}
+        WHERE d.reason <> 'unverified' AND d.uri NOT IN (SELECT w.uri FROM w WHERE w.holds)))
     RETURNING n.reason
 ),
 put AS (
@@ -266,36 +290,38 @@ SELECT 'made', p.reason, count(*) FROM put p WHERE p.made GROUP BY p.reason
 """
 """Tell of verifications that were deleted; of two under one key, of the later."""
 
-AFFECTED_SQL: Final = """
+_REPLIES: Final = _each("posts", "p", "p.parent_uri = a.uri")
+AFFECTED_SQL: Final = f"""
 WITH above (uri, levels) AS (
     SELECT i.uri, 4 FROM unnest(%(posts)b::text[]) AS i (uri)
     UNION ALL SELECT i.uri, 3 FROM unnest(%(extended)b::text[]) AS i (uri)
 ),
-first AS MATERIALIZED (
-    SELECT p.uri, a.levels FROM above a JOIN posts p ON p.parent_uri = a.uri),
-second AS MATERIALIZED (
-    SELECT p.uri, a.levels FROM first a JOIN posts p ON p.parent_uri = a.uri),
-third AS MATERIALIZED (
-    SELECT p.uri, a.levels FROM second a JOIN posts p ON p.parent_uri = a.uri)
+first AS MATERIALIZED (SELECT p.uri, a.levels FROM above a {_REPLIES}),
+second AS MATERIALIZED (SELECT p.uri, a.levels FROM first a {_REPLIES}),
+third AS MATERIALIZED (SELECT p.uri, a.levels FROM second a {_REPLIES})
 SELECT a.uri FROM first a UNION ALL SELECT a.uri FROM second a UNION ALL SELECT a.uri FROM third a
 UNION ALL
-SELECT p.uri FROM third a JOIN posts p ON p.parent_uri = a.uri WHERE a.levels = 4
+SELECT p.uri FROM third a {_REPLIES} WHERE a.levels = 4
 UNION ALL
-SELECT l.uri FROM unnest(%(subjects)b::text[]) AS i (uri) JOIN likes l ON l.post_uri = i.uri
+SELECT l.uri FROM unnest(%(subjects)b::text[]) AS i (uri)
+{_each("likes", "l", "l.post_uri = i.uri")}
 UNION ALL
-SELECT l.uri FROM unnest(%(subjects)b::text[]) AS i (uri) JOIN reposts l ON l.post_uri = i.uri
+SELECT l.uri FROM unnest(%(subjects)b::text[]) AS i (uri)
+{_each("reposts", "l", "l.post_uri = i.uri")}
 UNION ALL
 SELECT l.uri FROM unnest(%(reposts)b::text[]) AS i (uri)
-JOIN likes l ON l.via ->> 'uri' = i.uri AND l.via IS NOT NULL
+{_each("likes", "l", "l.via ->> 'uri' = i.uri AND l.via IS NOT NULL")}
 UNION ALL
 SELECT l.uri FROM unnest(%(reposts)b::text[]) AS i (uri)
-JOIN reposts l ON l.via ->> 'uri' = i.uri AND l.via IS NOT NULL
+{_each("reposts", "l", "l.via ->> 'uri' = i.uri AND l.via IS NOT NULL")}
 UNION ALL
-SELECT k.post_uri FROM unnest(%(posts)b::text[]) AS i (uri) JOIN quotes k ON k.quoted_uri = i.uri
+SELECT k.post_uri FROM unnest(%(posts)b::text[]) AS i (uri)
+{_each("quotes", "k", "k.quoted_uri = i.uri")}
 UNION ALL
 SELECT 'at://' || u.did || '/app.bsky.actor.profile/self'
-FROM unnest(%(packs)b::text[]) AS i (uri) JOIN users u ON u.engine_joined_via = i.uri
-"""
+FROM unnest(%(packs)b::text[]) AS i (uri)
+{_each("users", "u", "u.engine_joined_via = i.uri")}
+"""  # noqa: S608 - it is made of constants
 """The records that may tell other things since these went (`subjects`; `posts`, `reposts` and
 `packs` are those among them), or since the posts `extended` have other ancestors or flags.
 """
@@ -307,12 +333,11 @@ def purge_sql(limit: int) -> str:
     Returns the reason of each.
     """
     return f"""
-DELETE FROM notifications n USING (
+DELETE FROM notifications n WHERE n.id = ANY (ARRAY(
     SELECT d.id FROM unnest(%b::text[], %b::text[]) AS i (low, high)
-    JOIN notifications d ON d.engine_record_uri >= i.low AND d.engine_record_uri < i.high
-    LIMIT {limit}
-) g
-WHERE n.id = g.id RETURNING n.reason
+    {_each("notifications", "d", "d.engine_record_uri >= i.low AND d.engine_record_uri < i.high")}
+    LIMIT {limit}))
+RETURNING n.reason
 """  # noqa: S608 - it is made of constants
 
 
