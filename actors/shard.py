@@ -365,9 +365,9 @@ class Shard(Actor):
 
     def _count_report(self, report: Dropped) -> None:
         self.context.metrics.counter(
-            "lexicon_reported_total", "Records indexed although they break their lexicon"
+            "lexicon_reported_total", "Records that break their lexicon and were let through"
         ).add()
-        self._log("indexed although it breaks its lexicon", report)
+        self._log("breaks its lexicon, and is only reported", report)
 
     def _log(self, event: str, drop: Dropped) -> None:
         reason = drop.reason

@@ -8,11 +8,13 @@ def summarise(tallies: Mapping[str, int], dropped: Mapping[str, int]) -> dict[st
     """Return the report's figures; `dropped` are the frames that never reached a shard.
 
     `events` counts what the shards decoded (what a crash had repeated counts again), `commits` and
-    `ops` what was applied, `applied` the same by table, `drops` by reason.
+    `ops` what was applied, `applied` the same by table, `drops` by reason, `lexicon_reported` (where there are any) the
+    records that validation found fault with and let through.
     """
     drops = dict(dropped)
     applied: dict[str, int] = {}
     events = 0
+    reported = tallies.get("lexicon.reported", 0)
     for name, amount in tallies.items():
         kind, _, rest = name.partition(".")
         if kind == "drop":
@@ -26,6 +28,7 @@ def summarise(tallies: Mapping[str, int], dropped: Mapping[str, int]) -> dict[st
         "commits": tallies.get("commits", 0),
         "ops": tallies.get("ops", 0),
         "drops": dict(sorted(drops.items())),
+        **({"lexicon_reported": reported} if reported else {}),
         "replayed": tallies.get("replayed", 0),
         "discontinuous": tallies.get("discontinuous", 0),
         "out_of_step": tallies.get("out_of_step", 0),
