@@ -45,6 +45,9 @@ T = TypeVar("T")
 GATE: Final = "user_gate"
 # A DID has at most 2,048 bytes, and a message must fit in its window.
 DIDS_IN_A_MESSAGE: Final = 1_000
+# A gate that did not answer in time is not waited for again for this long: a batch that comes
+# meanwhile leaves its users to the outbox at once.
+GATE_REST_SECONDS: Final = 5.0
 # Between two looks for accounts whose records are to be removed, at the operator's word.
 PURGE_SECONDS: Final = 5.0
 # After this many drops of one reason the log says no more of them; the counters go on.
@@ -82,6 +85,7 @@ class Shard(Actor):
         self._last: Delivery | None = None
         self._timer: Timer | None = None
         self._known = Recent(settings.user_cache)
+        self._gate_rests_until = 0.0
         self._mail = Mail(context, settings.receivers)
         self._purges: deque[str] = deque()
         self._purge_timer: Timer | None = None
@@ -292,11 +296,17 @@ class Shard(Actor):
         known = self._known
         authors = known.missing(batch.authors)
         subjects = known.missing(batch.subjects)
-        if authors and len(authors) <= DIDS_IN_A_MESSAGE:
+        now = self.context.clock.monotonic
+        if authors and now() < self._gate_rests_until:
+            self._gate_misses.add()
+            subjects |= authors
+        elif authors and len(authors) <= DIDS_IN_A_MESSAGE:
             timeout = self._settings.gate_timeout_ms / 1000
             try:
                 self.context.ask(GATE, EnsureUsers(sorted(authors)), timeout)
-            except (ActorAway, AskFailed, AskTimeout):
+            except (ActorAway, AskFailed, AskTimeout) as missed:
+                if isinstance(missed, AskTimeout):
+                    self._gate_rests_until = now() + GATE_REST_SECONDS
                 self._gate_misses.add()
                 subjects |= authors
             else:
