@@ -8,8 +8,8 @@ def summarise(tallies: Mapping[str, int], dropped: Mapping[str, int]) -> dict[st
     """Return the report's figures; `dropped` are the frames that never reached a shard.
 
     `events` counts what the shards decoded (what a crash had repeated counts again), `commits` and
-    `ops` what was applied, `applied` the same by table, `drops` by reason, `lexicon_reported` (where there are any) the
-    records that validation found fault with and let through.
+    `ops` what was applied, `applied` the same by table, `drops` by reason,
+    `lexicon_reported` (where there are any) what validation found fault with and let through.
     """
     drops = dict(dropped)
     applied: dict[str, int] = {}

@@ -16,6 +16,7 @@ from actors.messages import MESSAGES
 from actors.shard import Shard, ShardSettings
 from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
+from actors.summary import summarise
 from actors.topology import build
 from config.loader import ConfigError, load
 from engine.child import ChildSpec
@@ -139,3 +140,8 @@ def test_an_impossible_setting_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         load(None, {f"SKYSHARD_LEXICON__{name}": value})
+
+
+def test_what_is_only_reported_stands_in_the_report_of_the_run() -> None:
+    assert summarise({"lexicon.reported": 3}, {})["lexicon_reported"] == 3
+    assert "lexicon_reported" not in summarise({"drop.lexicon": 3}, {})
