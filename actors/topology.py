@@ -5,6 +5,7 @@ reverse. To add an actor: its file, its messages, a group here, and the edges it
 
     ingest ──Frames──> shard ──EnsureUsers (ask)──────────> user_gate
                         │└─────OutboxWork, SweepOutbox──────────┘
+                        │├─────OutboxWork, SweepOutbox─────> notifier
                         │└─────OutboxWork, SweepOutbox─────> pending
                         └──────Settle──────────────────────────┘
 """
@@ -22,6 +23,7 @@ from actors.ingest import Ingest, IngestSetup
 from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
+from actors.notifier import Notifier, NotifierSettings
 from actors.pending import Pending, PendingSettings
 from actors.shard import Shard, ShardSettings
 from actors.store.database import Database, check_database, choose_database
@@ -49,6 +51,7 @@ EDGES: Final = (
     Edge("ingest", "shard", EdgeKind.TELL, messages=65_536, bytes=1024 * MIB),
     Edge("shard", "user_gate", EdgeKind.ASK, messages=4, bytes=4 * MIB),
     Edge("shard", "user_gate", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
+    Edge("shard", "notifier", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
     Edge("shard", "pending", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
     # Against the flow: it is only ever offered, so that it never waits; and kept until it is acked.
     Edge("pending", "shard", EdgeKind.TELL, messages=64, bytes=16 * MIB),
@@ -106,7 +109,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
 
     def child(
         name: str,
-        actor: type[UserGate | Pending | Shard | Ingest | Monitor],
+        actor: type[UserGate | Notifier | Pending | Shard | Ingest | Monitor],
         of: object,
         *,
         status: bool = False,
@@ -176,6 +179,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         groups.append(group("monitor", child("monitor", Monitor, monitor, status=True)))
     groups += [
         group("user_gate", child("user_gate", UserGate, gate)),
+        group("notifier", child("notifier", Notifier, NotifierSettings(session))),
         group("pending", child("pending", Pending, pending)),
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
         group("ingest", child("ingest", Ingest, ingest)),
