@@ -64,7 +64,8 @@ def lines(found: Explanation) -> Iterator[str]:
     yield from _record(found)
     if found.thread is not None:
         yield from _thread(found.thread)
-    for counter in found.counters:
+    counts = any(counter.stored is not None or counter.counted for counter in found.counters)
+    for counter in found.counters if counts else ():
         stored = "no row" if counter.stored is None else str(counter.stored)
         if counter.stored == counter.counted or (counter.stored is None and not counter.counted):
             yield f"  {counter.name}: {stored}"

@@ -180,19 +180,20 @@ class Explanation(Struct, frozen=True, kw_only=True):
         """Why nothing of this author is stored, if so."""
         author = self.author
         if author.opted_out:
-            return "its author has forbidden the collection of data"
+            return "has forbidden the collection of data"
         if author.taken_down:
-            return "its author is taken down"
-        if author.status is not None:
-            return f"the account of its author is {author.status}"
-        return None
+            return "is taken down"
+        return None if author.status is None else f"is {author.status}"
 
     def verdict(self) -> str:
         """The answer in one sentence."""
-        if self._is_account:
-            return "the index knows this account" if self.known else "nothing is known of it"
         for purge in self.purges:
             return f"what is stored of it is being removed ({purge.reason})"
+        kept_out = self._kept_out()
+        if self._is_account and kept_out is not None:
+            return f"an account that {kept_out}"
+        if self._is_account:
+            return "the index knows this account" if self.known else "nothing is known of it"
         if self.row is not None:
             return f"indexed in {self.row.table}"
         if self.aside is not None:
@@ -205,7 +206,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
             return "it is taken down"
         kept_out = self._kept_out()
         if kept_out is not None:
-            return kept_out
+            return f"its author {kept_out}"
         if self.letters:
             return f"it is in the dead letters ({self.letters[0].reason})"
         for drop in self.own_drops:

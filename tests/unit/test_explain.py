@@ -182,7 +182,7 @@ def test_notifications_of_the_record_are_told(index: Index) -> None:
         ),
         (
             "INSERT INTO engine_accounts (did, active, status) VALUES (%s, false, 'suspended')",
-            "not indexed: the account of its author is suspended",
+            "not indexed: its author is suspended",
         ),
         (
             "INSERT INTO engine_purges (subject, reason, removed) VALUES (%s, 'forget', 7)",
@@ -196,7 +196,9 @@ def test_the_state_of_the_author_explains_why_it_is_not_there(
     index.execute(sql, index.ann.did)
     told = index.told(index.post)
     assert (told["verdict"], told["known"]) == (verdict, True)
-    assert index.told(index.ann.did)["known"]
+    of_account = index.told(index.ann.did)
+    assert of_account["known"]
+    assert of_account["verdict"] == verdict.replace("not indexed: its author", "an account that")
 
 
 def test_a_record_that_is_taken_down_itself_is_told(index: Index) -> None:
