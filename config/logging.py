@@ -17,7 +17,7 @@ LEVELS: Final = {
 }
 _COLOURS: Final = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 # What other people's loggers say at info is about themselves, not about the run.
-_QUIET: Final = ("websockets", "pykka", "asyncio", "httpx", "httpcore")
+_QUIET: Final = ("websockets", "pykka", "asyncio", "httpcore")
 
 Event = MutableMapping[str, Any]
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from config.nameservers import parse_nameservers
 from config.source import Source, Start, parse_source, parse_start
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -127,6 +128,22 @@ class LogSettings(Section, frozen=True):
 class NetworkSettings(Section, frozen=True):
     plc_url: HttpUrl
     allow_private_hosts: bool
+    nameservers: str
+    dns_seconds: Seconds
+    connect_seconds: Seconds
+    answer_seconds: Seconds
+    connections: Annotated[int, Meta(ge=1, le=10_000)]
+    connections_per_host: Annotated[int, Meta(ge=1, le=1_000)]
+    requests_per_second: Annotated[float, Meta(gt=0, le=1_000_000)]
+    queue_seconds: Seconds
+    floor_bytes: Bytes
+    floor_seconds: Seconds
+    tries: Annotated[int, Meta(ge=1, le=10)]
+    retry_after_max_seconds: Seconds
+    breaker_failures: Count
+    breaker_min_seconds: Seconds
+    breaker_max_seconds: Seconds
+    hosts: Count
 
 
 class LexiconSettings(Section, frozen=True):
@@ -229,11 +246,20 @@ def _lexicon_folder_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _nameservers_are_usable(settings: Settings) -> str | None:
+    try:
+        parse_nameservers(settings.network.nameservers)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 RULES: Final = (
     Rule(("run.source",), _source_is_usable),
     Rule(("source.start", "run.source"), _start_is_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
     Rule(("lexicon.folder",), _lexicon_folder_is_usable),
+    Rule(("network.nameservers",), _nameservers_are_usable),
     Rule(("run.shards", "embedded.max_connections"), _connections_suffice),
     _at_least("ingest.window_frames", "ingest.batch_frames"),
     # A writer whose statement may run for longer would be taken for stuck.
@@ -242,6 +268,7 @@ RULES: Final = (
     _at_least("ingest.window_bytes", "ingest.max_frame_bytes"),
     _at_least("ingest.queue_bytes", "ingest.max_frame_bytes"),
     _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
+    _at_least("network.breaker_max_seconds", "network.breaker_min_seconds"),
     _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
     _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),
 )

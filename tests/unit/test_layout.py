@@ -97,6 +97,9 @@ def test_sockets_databases_and_processes_are_each_the_business_of_few_files(path
     assert "zmq" not in used or name == "engine/transport.py"
     if not name.startswith(("actors/store/", "bench/")):
         assert not used & {"psycopg", "psycopg_pool"}
+    # One client for all that is asked of the network, so that its limits hold everywhere.
+    if not name.startswith("actors/outbound/"):
+        assert not used & {"dns", "httpcore", "httpx", "requests", "urllib3"}
     assert used & PROCESSES <= MAY_TOUCH_PROCESSES.get(name, set())
 
 

@@ -1,0 +1,1 @@
+"""Servers on loopback for tests: they speak the real protocols, and misbehave on demand."""
