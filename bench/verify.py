@@ -113,7 +113,7 @@ INSERT INTO notifications (uri, recipient_did, author_did, reason, reason_subjec
 VACUUM ANALYZE
 """
 # Every count of likes and replies is one too high, and some viewer states are missing.
-_DRIFT: Final = (
+DRIFT: Final = (
     "UPDATE post_aggregations SET like_count = like_count + 1, reply_count = reply_count + 1",
     "DELETE FROM post_viewer_states WHERE hashtext(viewer_did || post_uri) % 100 = 0",
 )
@@ -132,7 +132,8 @@ class _Steps:
         self._last = now
 
 
-def _fill(conninfo: str, posts: int, users: int) -> int:
+def fill(conninfo: str, posts: int, users: int) -> int:
+    """Make the rows of an index of that many posts in its empty tables; returns how many."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         for statement in _FILL.format(posts=posts, users=users).split(";\n"):
             connection.execute(statement.encode())
@@ -165,11 +166,11 @@ def main(posts: int, users: int) -> None:
         folder.chmod(0o755)
         with server(folder) as root, fresh_database(root, "bench_verify") as conninfo:
             began = time.monotonic()
-            rows = _fill(conninfo, posts, users)
+            rows = fill(conninfo, posts, users)
             filled = time.monotonic() - began
             first = _verified(conninfo)
             with psycopg.connect(conninfo, autocommit=True) as connection:
-                for statement in _DRIFT:
+                for statement in DRIFT:
                     connection.execute(statement.encode())
             mended = repair(conninfo)
             last = _verified(conninfo)
