@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple, Self
 
 import httpcore
@@ -111,7 +112,7 @@ class Outbound:
         self._clock = clock
         self._sleep = sleep
         self._chance = chance or random.Random()  # noqa: S311 - jitter
-        self.tls = tls or httpcore.default_ssl_context()
+        self.tls = tls or _default_tls()
         self._names = Names(settings, clock.monotonic)
         self._hosts = Hosts(settings, clock, sleep, self._chance)
         self._dialer = Dialer(
@@ -328,6 +329,12 @@ class _Outcome:
 
     def answered(self, status: int) -> None:
         self.text = "ok" if status < 300 else f"http_{status // 100}xx"
+
+
+@cache
+def _default_tls() -> ssl.SSLContext:
+    """The system's authorities and Mozilla's; reading them takes a while."""
+    return httpcore.default_ssl_context()
 
 
 def _count_nothing(_kind: str, _outcome: str) -> None:
