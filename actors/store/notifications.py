@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
 from psycopg import Connection, Cursor
@@ -162,17 +163,18 @@ class NotificationWriter:
         actor has been replaced, and what PostgreSQL answers.
         """
         written = Written()
-        left = list(works)
         try:
             with self._transaction():
-                self._claim(left, rows)
-                todo = _todo(left)
+                there = self._claim(rows)
+                todo = _todo(
+                    work for work, row in zip_longest(works, rows) if row is None or row in there
+                )
                 records = self._consequences(todo, written)
                 self._agree_on({**records, **todo.records}, todo, written)
         except _TooMuch:
             written = self._write_in_slices(todo)
             with self._transaction():
-                self._claim(left, rows)
+                self._claim(rows)
                 rest = todo.without_consequences()
                 self._agree_on(rest.records, rest, written)
         self._crash_point("after_commit")
@@ -184,17 +186,15 @@ class NotificationWriter:
             yield
             self._crash_point("before_commit")
 
-    def _claim(self, works: list[NotifierWork], rows: Sequence[int]) -> None:
-        """Check the fence, delete the rows, and leave only work whose row was there."""
+    def _claim(self, rows: Sequence[int]) -> set[int]:
+        """Check the fence and delete rows of the outbox; returns those that were there."""
         connection = self._connection
         with connection.pipeline():
             connection.execute(LOCK_SQL)
             fence = connection.execute(CHECK_SQL, [self._fence.actor])
             claimed = connection.execute(CLAIM_SQL, [array("bigint", list(rows))])
         self._fence.demand(fence.fetchone())
-        there = {row for (row,) in claimed.fetchall()}
-        if rows and len(there) < len(rows):
-            works[:] = [work for work, row in zip(works, rows, strict=True) if row in there]
+        return {row for (row,) in claimed.fetchall()}
 
     def _consequences(self, todo: _Todo, written: Written) -> dict[str, bool]:
         """Do the purges, and find the records that are to be looked at because of the work.
