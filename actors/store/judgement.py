@@ -11,8 +11,10 @@ is missing speaks for the post. The rules:
 * a quote violates the embedding rules of what it quotes when a post gate there disables embedding,
   but for quotes of one's own posts.
 
-Look-ups stand in scalar subqueries with a limit: these are never turned into hashes of whole
-tables, and those of follows and lists only run where a gate has such a rule.
+Look-ups stand in scalar subqueries with a limit, or in lateral ones with an offset: these are never
+turned into hashes of whole tables, nor round, so that a table is read whole to find what is asked
+for in it, however small it was when the plan was made. Those of follows and lists only run where a
+gate has such a rule.
 """
 
 from typing import Final
@@ -50,10 +52,10 @@ GATED: Final = f"""(r.parent_uri IS NOT NULL AND coalesce((
 """Whether `r` should violate its thread gate."""
 
 EMBEDS: Final = """coalesce((
-    SELECT true FROM quotes k JOIN post_gates g ON g.post_uri = k.quoted_uri
-    WHERE k.post_uri = r.uri
-    AND g.embedding_rules @> '[{"$type": "app.bsky.feed.postgate#disableRule"}]'
-    AND NOT starts_with(k.quoted_uri, 'at://' || r.author_did || '/') LIMIT 1), false)"""
+    SELECT true FROM quotes k WHERE k.post_uri = r.uri
+    AND NOT starts_with(k.quoted_uri, 'at://' || r.author_did || '/')
+    AND (SELECT g.embedding_rules @> '[{"$type": "app.bsky.feed.postgate#disableRule"}]'
+        FROM post_gates g WHERE g.post_uri = k.quoted_uri LIMIT 1) LIMIT 1), false)"""
 """Whether `r` should violate the embedding rules."""
 
 DIFFERS: Final = (
@@ -66,12 +68,14 @@ JUDGE_SQL: Final = f"""
 UPDATE posts p SET engine_invalid_reply = j.invalid, violates_thread_gate = j.gated,
     violates_embedding_rules = j.embeds
 FROM (
-    SELECT r.uri, r.engine_invalid_reply AS was_invalid, r.violates_thread_gate AS was_gated,
+    SELECT r.tid, r.engine_invalid_reply AS was_invalid, r.violates_thread_gate AS was_gated,
         r.violates_embedding_rules AS was_embeds, {INVALID} AS invalid, {GATED} AS gated,
         {EMBEDS} AS embeds
-    FROM unnest(%b::text[]) AS i (uri) JOIN posts r ON r.uri = i.uri OFFSET 0
+    FROM unnest(%b::text[]) AS i (uri)
+    CROSS JOIN LATERAL (SELECT t.*, t.ctid AS tid FROM posts t WHERE t.uri = i.uri OFFSET 0) r
+    OFFSET 0
 ) j
-WHERE p.uri = j.uri
+WHERE p.ctid = j.tid
     AND (p.engine_invalid_reply, p.violates_thread_gate, p.violates_embedding_rules)
         IS DISTINCT FROM (j.invalid, j.gated, j.embeds)
 RETURNING p.uri, p.author_did, p.parent_uri,
@@ -89,21 +93,27 @@ the same one differs afterwards, and is judged again.
 def _look(source: str) -> str:
     return f"""
 SELECT CASE WHEN d.differs THEN r.uri END, CASE WHEN d.differs THEN r.author_did END
-FROM unnest(%b::text[]) AS i (uri) JOIN {source}
-CROSS JOIN LATERAL (SELECT {DIFFERS} AS differs OFFSET 0) AS d
+FROM unnest(%b::text[]) AS i (uri)
+{source}
+CROSS JOIN LATERAL (SELECT {DIFFERS} AS differs OFFSET 0) d
 """  # noqa: S608 - it is made of constants
 
 
-LOOK_POSTS_SQL: Final = _look("posts r ON r.uri = i.uri")
+def _each(table: str, alias: str, condition: str) -> str:
+    of = f"SELECT {alias}.* FROM {table} {alias} WHERE {condition} OFFSET 0"  # noqa: S608
+    return f"CROSS JOIN LATERAL ({of}) {alias}"
+
+
+LOOK_POSTS_SQL: Final = _look(_each("posts", "r", "r.uri = i.uri"))
 """Uri and author of each of these posts whose flags differ, and a row of nulls for each other.
 
 The nulls let a reader that takes a few rows at a time know that the server works on.
 """
-LOOK_REPLIES_SQL: Final = _look("posts r ON r.parent_uri = i.uri")
+LOOK_REPLIES_SQL: Final = _look(_each("posts", "r", "r.parent_uri = i.uri"))
 """The same of the posts that reply to these, directly."""
-LOOK_THREADS_SQL: Final = _look("posts r ON r.root_uri = i.uri")
+LOOK_THREADS_SQL: Final = _look(_each("posts", "r", "r.root_uri = i.uri"))
 """The same of the posts whose root is one of these."""
 LOOK_QUOTES_SQL: Final = _look(
-    "quotes k ON k.quoted_uri = i.uri JOIN posts r ON r.uri = k.post_uri"
+    f"{_each('quotes', 'k', 'k.quoted_uri = i.uri')} {_each('posts', 'r', 'r.uri = k.post_uri')}"
 )
 """The same of the posts that quote one of these."""

@@ -60,7 +60,9 @@ _ENTRIES_SQL: Final = f"""
 SELECT e.uri, e.awaited, e.author FROM (
     SELECT i.uri FROM unnest(%b::text[], %b::boolean[]) AS i (uri, came)
     WHERE i.came OR {indexed_sql("i.uri")} OFFSET 0
-) s JOIN engine_pending e ON e.awaited = s.uri LIMIT %s
+) s CROSS JOIN LATERAL (
+    SELECT p.uri, p.awaited, p.author FROM engine_pending p WHERE p.awaited = s.uri OFFSET 0
+) e LIMIT %s
 """  # noqa: S608 - it is made of constants
 
 

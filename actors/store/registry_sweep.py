@@ -21,28 +21,29 @@ _SIZE: Final = (
     "(octet_length(uri) + octet_length(awaited) + octet_length(author) + octet_length(kind))"
 )
 
+# Rows are deleted by their place, under the lock that found them: a plan made while the table was
+# small may join the two lists by reading the whole table.
 _EXPIRE_SQL: Final = """
-WITH old AS (
-    SELECT uri, awaited FROM engine_pending
-    WHERE created_at < localtimestamp - %s::float8 * interval '1 second'
-    ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
-), gone AS (
-    DELETE FROM engine_pending e USING old
-    WHERE e.uri = old.uri AND e.awaited = old.awaited RETURNING e.kind
+WITH gone AS (
+    DELETE FROM engine_pending WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM engine_pending
+        WHERE created_at < localtimestamp - %s::float8 * interval '1 second'
+        ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
+    )) RETURNING kind
 )
 SELECT kind, count(*) FROM gone GROUP BY kind
 """
 _DROP_SQL: Final = f"""
 WITH oldest AS (
-    SELECT uri, awaited, created_at, {_SIZE} AS size FROM engine_pending
+    SELECT ctid AS place, uri, awaited, created_at, {_SIZE} AS size FROM engine_pending
     ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
 ), summed AS (
-    SELECT uri, awaited, size, row_number() OVER in_order AS rows, sum(size) OVER in_order AS bytes
+    SELECT place, size, row_number() OVER in_order AS rows, sum(size) OVER in_order AS bytes
     FROM oldest WINDOW in_order AS (ORDER BY created_at, uri, awaited)
 ), gone AS (
-    DELETE FROM engine_pending e USING summed s
-    WHERE e.uri = s.uri AND e.awaited = s.awaited AND (s.rows <= %s OR s.bytes - s.size < %s)
-    RETURNING e.kind, s.size
+    DELETE FROM engine_pending WHERE ctid = ANY(ARRAY(
+        SELECT s.place FROM summed s WHERE s.rows <= %s OR s.bytes - s.size < %s
+    )) RETURNING kind, {_SIZE} AS size
 )
 SELECT kind, count(*), sum(size)::bigint FROM gone GROUP BY kind
 """  # noqa: S608 - it is made of constants
@@ -66,9 +67,11 @@ _AWAITED_SQL: Final = (
 # A record that is refused by itself keeps its repository withheld as well.
 _RELEASE_SQL: Final = f"""
 WITH slice AS (
-    SELECT did FROM engine_repos WHERE withheld AND did > %s ORDER BY did LIMIT %s
+    SELECT did FROM engine_repos WHERE withheld AND did > %(after)s
+    ORDER BY withheld, did LIMIT %(limit)s
 ), free AS (
-    SELECT r.did FROM slice s JOIN engine_repos r ON r.did = s.did WHERE r.withheld
+    SELECT r.ctid AS place FROM engine_repos r
+    WHERE r.withheld AND r.did > %(after)s AND r.did <= (SELECT max(did) FROM slice)
     AND (SELECT true FROM user_settings u WHERE u.user_did = r.did
         AND u.data_collection_forbidden LIMIT 1) IS NULL
     AND (SELECT true FROM engine_takedowns t WHERE t.subject = r.did LIMIT 1) IS NULL
@@ -76,8 +79,8 @@ WITH slice AS (
         LIMIT 1) IS NULL
     FOR UPDATE OF r SKIP LOCKED
 ), released AS (
-    UPDATE engine_repos r SET withheld = false, out_of_step = true FROM free
-    WHERE r.did = free.did RETURNING r.did
+    UPDATE engine_repos SET withheld = false, out_of_step = true
+    WHERE ctid = ANY(ARRAY(SELECT place FROM free)) RETURNING did
 )
 SELECT (SELECT max(did) FROM slice), (SELECT count(*) FROM slice), (SELECT count(*) FROM released)
 """  # noqa: S608 - it is made of constants
@@ -179,7 +182,7 @@ def release(connection: Connection[Any], fence: Fence, after: str, limit: int) -
     """
     with connection.transaction():
         fence.check(connection)
-        row = connection.execute(_RELEASE_SQL, [after, limit]).fetchone()
+        row = connection.execute(_RELEASE_SQL, {"after": after, "limit": limit}).fetchone()
         assert row is not None
         last, seen, released = row
         _count(connection, fence, "", {}, {"withheld_released": released})

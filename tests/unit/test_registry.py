@@ -1,10 +1,12 @@
 """What the registry finds: entries whose subject is there, posts that differ from their rules."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from actors.messages import RegistryWork
+from actors.store import registry, registry_sweep
 from actors.store.arrays import text_array
 from actors.store.judgement import JUDGE_SQL
 from actors.store.registry import Claim, Look, look, prepare
@@ -220,3 +222,31 @@ def test_a_look_leaves_the_session_as_it_was(connection: Connection) -> None:
     before = connection.execute("SHOW statement_timeout").fetchone()
     look(connection, [RegistryWork(gates=(post_uri(ANN, "a"),), waiting=(post_uri(ANN, "b"),))])
     assert connection.execute("SHOW statement_timeout").fetchone() == before
+
+
+def test_no_statement_ever_scans_a_table_or_hashes_one(connection: Connection) -> None:
+    """Not even one that was planned while the tables were empty."""
+    at = "'at://a'"
+    statements = {
+        registry._ENTRIES_SQL: ["'{a}'", "'{t}'", "10"],
+        registry_sweep._EXPIRE_SQL: ["60", "10"],
+        registry_sweep._DROP_SQL: ["10", "1", "1"],
+        registry_sweep._SLICE_END_SQL: [at, at, "10"],
+        registry_sweep._OVERDUE_SQL: [at] * 4,
+        registry_sweep._AWAITED_SQL: [at, "10"],
+        registry_sweep._RELEASE_SQL: [at, "10"],
+    }
+    for sql, values in statements.items():
+        text = sql.replace("%(after)s", "$1").replace("%(limit)s", "$2")
+        for number in range(1, len(values) + 1):
+            text = re.sub("%[sb]", f"${number}", text, count=1)
+        connection.execute(f"PREPARE asked AS {text}".encode())
+        lines = connection.execute(f"EXPLAIN EXECUTE asked ({', '.join(values)})".encode())
+        plan = "\n".join(line for (line,) in lines.fetchall())
+        connection.execute("DEALLOCATE asked")
+        for whole in ("Seq Scan", "Hash ", "hashed", "Merge"):
+            assert whole not in plan, plan
+        # Read in the order of an index, up to a limit, is the one thing that needs no condition.
+        scans = plan.count("Index Scan") + plan.count("Index Only Scan")
+        in_order = "ORDER BY created_at LIMIT" in sql and "WHERE created_at" not in sql
+        assert scans == plan.count("Index Cond:") + in_order, plan
