@@ -142,16 +142,17 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
             case IdentityState():
                 _identity(folded, known, change)
             case Removal():
+                # No operation of a repository, so it is counted elsewhere.
                 for operation in change.operations:
-                    _keep(folded, operation, None)
+                    folded.final[operation.type.table][operation.key] = operation
     return folded
 
 
-def _keep(folded: Folded, operation: Operation, time: int | None) -> None:
+def _keep(folded: Folded, operation: Operation, time: int) -> None:
     table = operation.type.table
     folded.final[table][operation.key] = operation
     folded.outcome.operations[table, "delete" if operation.row is None else "put"] += 1
-    if time is not None and table in STEPPED:
+    if table in STEPPED:
         of_table = folded.steps.setdefault(table, {})
         of_table.setdefault(operation.key, []).append(Step(operation, time))
 
