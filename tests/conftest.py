@@ -17,6 +17,33 @@ from tests import postgres_server
 from tests.postgres_server import make_server, other_binaries, short_folder, start
 from tests.prism import another_language, live_with_workers, make_prism, write_old
 
+EXISTING = "existing"
+ON_EXISTING = frozenset(
+    f"tests.unit.test_{name}"
+    for name in (
+        "accounts",
+        "checkpoint",
+        "drops_kept",
+        "explain",
+        "fence",
+        "forget",
+        "judgement",
+        "notifications",
+        "notifications_changes",
+        "notifications_once",
+        "pending",
+        "registry",
+        "registry_sweep",
+        "repair_beside_writers",
+        "shard",
+        "takedown",
+        "user_gate",
+        "writer_errors",
+        "writer_races",
+    )
+)
+# With the indexes of an AppView there is more than one way to an empty table.
+_OWN_ONLY = frozenset(("test_no_statement_ever_scans_a_table_or_hashes_one",))
 _numbers = itertools.count()
 
 
@@ -56,9 +83,24 @@ def embedded_server(no_other_postgres: None) -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def database(embedded_server: EmbeddedPostgres) -> Iterator[str]:
-    """The connection string of a fresh, empty database, which is dropped after the test."""
-    yield from _fresh_database(embedded_server)
+def database(embedded_server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The connection string of a fresh database, which is dropped after the test.
+
+    It is empty, but for the modules of ON_EXISTING: their tests run a second time where an AppView
+    has made its own tables before.
+    """
+    for conninfo in _fresh_database(embedded_server):
+        yield make_prism(conninfo) if getattr(request, "param", "") == EXISTING else conninfo
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Let the tests of the index run on both kinds of database."""
+    if (
+        "database" in metafunc.fixturenames
+        and metafunc.module.__name__ in ON_EXISTING
+        and metafunc.function.__name__ not in _OWN_ONLY
+    ):
+        metafunc.parametrize("database", ["own", EXISTING], indirect=True)
 
 
 @pytest.fixture(scope="module")

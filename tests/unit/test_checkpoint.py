@@ -17,16 +17,14 @@ from actors.store.checkpoint import (
 )
 from actors.store.database import connect
 from actors.store.fence import Fence, Fenced, raise_epoch
-from actors.store.schema import create_schema_sql
+from tests.writing import make_index
 
 HOST = "relay.example"
 
 
 @pytest.fixture
 def tables(database: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(database, autocommit=True) as connection:
-        for statement in create_schema_sql():
-            connection.execute(statement.encode())
+    with psycopg.connect(make_index(database), autocommit=True) as connection:
         yield connection
 
 
