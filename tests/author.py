@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from actors.atproto import cbor
-from bench.network_account import Account, Write
+from actors.atproto import cbor, frames
+from bench.network_account import Account, Write, text_of
 
 START = 1_735_689_600_000_000
 LINK = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
@@ -40,6 +40,13 @@ class Author(Account):
     def deletes(self, *paths: str) -> bytes:
         """The frame of a commit that deletes records."""
         return self.frame(*(Write("delete", path, None) for path in paths))
+
+
+def account_event(did: str, seq: int, status: str | None) -> bytes:
+    """The frame of an #account; without a status the account is active."""
+    time = text_of(START + seq * 1_000_000)
+    body: dict[str, Any] = {"seq": seq, "did": did, "time": time, "active": status is None}
+    return frames.encode("#account", body if status is None else {**body, "status": status})
 
 
 def ref(uri: str) -> dict[str, str]:

@@ -4,16 +4,28 @@ They are made to collide: few accounts, few record keys (some of them no TIDs), 
 created under a key that was used before, two records are about one thing in any order of their
 keys, likes and gates come before their posts, and a list's items before the list. Some records are
 spoilt, some commits get lost, and one write may create and delete a record at once.
+
+Replies form deep threads whose posts come in any order; some name another root than their thread's.
+No post is above itself. What the rules of thread gates ask for (follows to or by the accounts with
+such gates, the lists that gates name) is written first and stays, as a later follow judges nothing
+again.
+
+With `lives`, accounts are hidden, deleted and come back, go on writing meanwhile, and between the
+phases of a history come settings: muted threads, subscriptions, opt-outs, takedowns.
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from actors.atproto import cbor
+from actors.atproto import frames as wire
 from bench.network_account import Account, Write, text_of
+from tests.junk import JUNK, LINK
+from tests.posts import PostWriter
+from tests.settings import Setting, Settings
 
 START: Final = 1_735_689_600_000_000
-LINK: Final = "bafyreidfayvfuwqa7qlnopdjiqrxzs6blmoeu4rujcjtnci5beludirz2a"
 # In the order of bytes: keys that are no TIDs stand before, between and after those that are.
 RKEYS: Final = (
     "-",
@@ -25,38 +37,15 @@ RKEYS: Final = (
     "a.b",
     "~",
 )
-_NEVER_HELD: Final = "did:plc:neverwritesanythingatall"[:32]
-_LONG: Final = "long" * 501
-
-
-def _nested(levels: int) -> list[Any]:
-    return [_nested(levels - 1)] if levels else []
-
-
-_JUNK: Final[tuple[Any, ...]] = (
-    None,
-    0,
-    True,
-    -1,
-    2**60,
-    1.5,
-    "",
-    "nul\0nul",
-    "at://did:plc:short",
-    "at://alice.test/app.bsky.feed.post/3lep6ejx2222a",
-    "did:plc:",
-    "2024-13-45T99:99:99Z",
-    "2024-02-29T12:00:00.123456789+05:30",
-    "2199-01-01T00:00:00Z",
-    _LONG,
-    b"bytes",
-    [],
-    [None, "x", {"$type": "app.bsky.feed.threadgate#listRule"}],
-    {},
-    {"uri": "at://did:plc:a/app.bsky.feed.post/a b", "cid": LINK},
-    {"nul\0": 1, "nul": 2},
-    _nested(40),
+# Accounts whose thread gates ask who follows whom; and the key of every account's list for gates.
+GATEKEEPERS: Final = 5
+GATE_LIST: Final = "gate"
+_STATUSES: Final = (
+    *("deactivated", "deactivated", "takendown", "suspended", "deleted", "deleted"),
+    *("unheard-of", None),
 )
+POST_KEYS: Final = ("-", "3lep6ejx2222a", "3lep6ejx2222c", "a.b")
+_NEVER_HELD: Final = "did:plc:neverwritesanythingatall"[:32]
 
 
 class Sent(NamedTuple):
@@ -66,38 +55,80 @@ class Sent(NamedTuple):
     frame: bytes
 
 
+class Phase(NamedTuple):
+    """Settings, made when all before has been carried out, and the frames after that."""
+
+    settings: list[Setting]
+    stream: list[Sent]
+
+
 class History:
-    """The history of a seed; `stream` is its frames in the order in which they were written."""
+    """The history of a seed; `stream` is its frames in the order in which they were written.
+
+    `commits` come in so many `phases`, before which there is one more with what gates ask for.
+    """
 
     def __init__(
-        self, seed: int, *, users: int = 20, commits: int = 400, spoilt: float = 0.12
+        self,
+        seed: int,
+        *,
+        users: int = 20,
+        commits: int = 400,
+        spoilt: float = 0.12,
+        phases: int = 1,
+        lives: bool = False,
     ) -> None:
         self._chance = random.Random(seed)
         self._spoilt = spoilt
-        self._accounts = [
-            Account(seed, index, f"u{index}.test", sign=True) for index in range(users)
-        ]
+        self._seed = seed
+        self._accounts = [self._account(index) for index in range(users)]
         self._dids = [account.did for account in self._accounts]
+        self._posts = PostWriter(self._chance, self._dids, POST_KEYS)
         self._awake: set[str] = set()
+        self._away: set[str] = set()
         self._now = START
         self._seq = 0
-        self.stream: list[Sent] = []
-        for _ in range(commits):
-            self._event()
+        self._lives = lives
+        self.operations = 0
+        self.phases = [Phase([], [])]
+        for account in self._accounts:
+            self._found(account)
+        settings = Settings(self._chance, self._dids, self._posts.roots)
+        for number in range(phases):
+            self.phases.append(Phase(settings.some() if lives and number else [], []))
+            for _ in range(commits // phases):
+                self._event()
+        self.phases.append(Phase(settings.some() if lives else [], []))
 
-    def interleaved(self, chance: random.Random) -> list[Sent]:
-        """The same frames with the authors shuffled; each author's own order stays."""
-        of_author: dict[str, list[Sent]] = {}
-        for sent in self.stream:
-            of_author.setdefault(sent.did, []).append(sent)
-        left = [list(reversed(frames)) for frames in of_author.values()]
-        mixed = []
-        while left:
-            frames = chance.choice(left)
-            mixed.append(frames.pop())
-            if not frames:
-                left.remove(frames)
-        return mixed
+    @property
+    def stream(self) -> list[Sent]:
+        """The frames of all phases."""
+        return [sent for phase in self.phases for sent in phase.stream]
+
+    def _account(self, index: int) -> Account:
+        return Account(self._seed, index, f"u{index}.test", sign=True)
+
+    def _found(self, account: Account) -> None:
+        """Write what the rules of gates ask for."""
+        chance = self._chance
+        others = chance.sample(self._dids, 5)
+        gate_list = f"at://{account.did}/{_LIST}/{GATE_LIST}"
+        writes = []
+        for number, did in enumerate(others):
+            if did != account.did:
+                follow = {"$type": _FOLLOW, "createdAt": text_of(self._now), "subject": did}
+                writes.append(Write("create", f"{_FOLLOW}/first{number}", cbor.encode(follow)))
+        for number, did in enumerate(chance.sample(self._dids, 3)):
+            item = {"$type": _ITEM, "createdAt": text_of(self._now), "subject": did}
+            block = cbor.encode({**item, "list": gate_list})
+            writes.append(Write("create", f"{_ITEM}/first{number}", block))
+        self._now += 1_000_000
+        self._seq += 1
+        self._send(account, account.commit(writes, self._seq, self._now))
+        self._awake.add(account.did)
+
+    def _send(self, account: Account, frame: bytes) -> None:
+        self.phases[-1].stream.append(Sent(account.did, frame))
 
     def _event(self) -> None:
         chance = self._chance
@@ -105,10 +136,13 @@ class History:
         account = self._accounts[int(len(self._accounts) * chance.random() ** 2)]
         self._now += chance.randrange(1_000, 100_000_000)
         self._seq += 1
+        if self._lives and chance.random() < (0.4 if account.did in self._away else 0.02):
+            self._send(account, self._life(account))
+            return
         roll = chance.random()
         if roll < 0.02 and account.did in self._awake:
             frame = account.sync(self._seq, self._now)
-        elif roll < 0.06:
+        elif roll < 0.05:
             frame = self._overwrite(account)
         else:
             count = 0 if roll > 0.98 else chance.choice((1, 1, 2, 3, 6))
@@ -117,10 +151,28 @@ class History:
                 if writes:
                     of_path.setdefault(writes[0].path, writes)
             together = [write for writes in of_path.values() for write in writes]
+            self.operations += len(together)
             frame = account.commit(together, self._seq, self._now)
         self._awake.add(account.did)
         if chance.random() > 0.03:
-            self.stream.append(Sent(account.did, frame))
+            self._send(account, frame)
+
+    def _life(self, account: Account) -> bytes:
+        """Tell that something happened to an account itself."""
+        chance = self._chance
+        body: dict[str, Any] = {"seq": self._seq, "did": account.did, "time": text_of(self._now)}
+        if chance.random() < 0.15:
+            return wire.encode("#identity", body)
+        away = account.did in self._away
+        status = chance.choice(_STATUSES) if not away or chance.random() < 0.2 else "active"
+        if status == "deleted":
+            # Its repository is gone; one that comes back begins anew.
+            self._accounts[account.index] = self._account(account.index)
+            self._awake.discard(account.did)
+        (self._away.discard if status == "active" else self._away.add)(account.did)
+        if status is not None and (status != "active" or chance.random() < 0.1):
+            body["status"] = status
+        return wire.encode("#account", {**body, "active": status == "active"})
 
     def _overwrite(self, account: Account) -> bytes:
         collection = self._chance.choice(_COLLECTIONS)
@@ -137,6 +189,8 @@ class History:
         return account.commit_over(f"{collection}/{rkey}", first, last, self._seq, self._now)
 
     def _keys(self, collection: str) -> tuple[str, ...]:
+        if collection in (_POST, _THREAD_GATE, _POST_GATE):
+            return POST_KEYS
         wrong = self._chance.random() < 0.1
         return RKEYS if collection not in _SELF or wrong else ("self",)
 
@@ -144,12 +198,15 @@ class History:
         chance = self._chance
         collection = chance.choice(_COLLECTIONS)
         rkey = chance.choice(self._keys(collection))
+        if collection == _THREAD_GATE and chance.random() < 0.7:
+            rkey = self._posts.root_key(account.did) or rkey
         path = f"{collection}/{rkey}"
         if account.holds(path):
-            if chance.random() < 0.5:
+            if chance.random() < 0.4:
                 return []
-            block = self._block(account, collection, rkey)
-            return [chance.choice((Write("delete", path, None), Write("update", path, block)))]
+            if chance.random() < (0.1 if collection == _POST else 0.4):
+                return [Write("delete", path, None)]
+            return [Write("update", path, self._block(account, collection, rkey))]
         block = self._block(account, collection, rkey)
         create = Write("create", path, block)
         if chance.random() < 0.03:
@@ -175,9 +232,16 @@ class History:
         if chance.random() < 0.3:
             del at[name]
         else:
-            at[name] = chance.choice(_JUNK)
+            at[name] = chance.choice(JUNK)
 
     # --- records ---------------------------------------------------------------------------------
+
+    def _followed(self, account: Account) -> str:
+        """Whom an account follows later: nobody for whom that opens a gate."""
+        gatekeepers, others = self._dids[:GATEKEEPERS], ("did:plc:one", "did:plc:other")
+        if account.did in gatekeepers:
+            return self._chance.choice(others)
+        return self._chance.choice((*self._dids[GATEKEEPERS:], *others))
 
     def _did(self) -> str:
         return self._chance.choice((*self._dids, _NEVER_HELD))
@@ -185,22 +249,29 @@ class History:
     def _ref(self, *collections: str) -> dict[str, Any]:
         collection = self._chance.choice(collections)
         # Few of them, so that several accounts are about the same.
-        did = self._chance.choice(self._dids[:5])
-        rkey = "self" if collection in _SELF else self._chance.choice(RKEYS[:4])
+        did = self._chance.choice(self._dids[:6])
+        if collection == _POST:
+            rkey = self._chance.choice(POST_KEYS)
+        else:
+            rkey = "self" if collection in _SELF else self._chance.choice(RKEYS[:5])
         return {"uri": f"at://{did}/{collection}/{rkey}", "cid": LINK}
 
     def _fields(self, account: Account, collection: str, rkey: str) -> dict[str, Any]:
         chance = self._chance
         match collection.rpartition(".")[2]:
             case "post":
-                return self._post()
+                return self._posts.fields(account.did, rkey, self._seq, self._ref)
             case "like":
-                return {"subject": self._ref(_POST, _POST, _POST, _GENERATOR, _LABELER, _LIST)}
+                others = (_GENERATOR, _LABELER, _LIST, _REPOST, _PACK, "com.example.unknown")
+                fields = {"subject": self._ref(*(_POST,) * 6, *others)}
+                return self._by_way_of(fields)
             case "repost":
-                return {"subject": self._ref(_POST, _POST, _LIST), "via": self._ref(_REPOST)}
+                return self._by_way_of({"subject": self._ref(_POST, _POST, _POST, _LIST)})
             case "bookmark":
                 return {"subject": self._ref(_POST, _POST, _LIST)}
-            case "follow" | "block":
+            case "follow":
+                return {"subject": self._followed(account)}
+            case "block":
                 return {"subject": self._did()}
             case "listblock":
                 return {"subject": self._ref(_LIST)["uri"]}
@@ -213,19 +284,24 @@ class History:
             case "starterpack":
                 return {"name": "pack", "list": self._ref(_LIST)["uri"], "feeds": [{"uri": "x"}]}
             case "profile":
-                return {"displayName": f"name {self._seq}", "pinnedPost": self._ref(_POST)}
+                pack = {"joinedViaStarterPack": self._ref(_PACK)} if chance.random() < 0.6 else {}
+                name = f"name {self._seq}"
+                return {"displayName": name, "pinnedPost": self._ref(_POST), **pack}
             case "generator":
                 return {"did": "did:web:feed.test", "displayName": f"feed {self._seq}"}
             case "service":
                 return {"policies": {"labelValues": [f"v{self._seq}"]}}
             case "threadgate":
                 rule = f"{collection}#"
+                gate_list = f"at://{account.did}/{_LIST}/{GATE_LIST}"
                 rules: list[dict[str, Any]] = [
                     {"$type": f"{rule}mentionRule"},
-                    {"$type": f"{rule}followingRule"},
-                    {"$type": f"{rule}listRule", "list": self._ref(_LIST)["uri"]},
+                    {"$type": f"{rule}listRule", "list": gate_list},
+                    {"$type": f"{rule}listRule", "list": f"at://{account.did}/{_LIST}/nothing"},
                 ]
-                allow = chance.sample(rules, chance.randrange(4))
+                if account.did in self._dids[:GATEKEEPERS]:
+                    rules += ({"$type": f"{rule}{name}Rule"} for name in ("following", "follower"))
+                allow = chance.sample(rules, chance.choice((0, 0, 1, 1, 2)))
                 gate = {"post": f"at://{account.did}/{_POST}/{rkey}", "allow": allow}
                 if chance.random() < 0.3:
                     del gate["allow"]
@@ -242,25 +318,20 @@ class History:
                 return {"src": src, "uri": self._did(), "val": "spam", "cts": text, "neg": False}
         return {"anything": [self._seq, {"deep": "er", "link": b"\x00\x01"}]}
 
-    def _post(self) -> dict[str, Any]:
-        chance = self._chance
-        fields: dict[str, Any] = {"text": f"text {self._seq} \N{SNOWMAN}", "langs": ["en"]}
-        if chance.random() < 0.6:
-            fields["reply"] = {"parent": self._ref(_POST), "root": self._ref(_POST)}
-        if chance.random() < 0.3:
-            quote: dict[str, Any] = {
-                "$type": "app.bsky.embed.record",
-                "record": self._ref(_POST, _POST, _LIST),
-            }
-            if chance.random() < 0.5:
-                quote = {"$type": "app.bsky.embed.recordWithMedia", "record": quote, "media": {}}
-            fields["embed"] = quote
+    def _by_way_of(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self._chance.random() < 0.5:
+            fields["via"] = self._ref(_REPOST)
         return fields
 
 
 _POST: Final = "app.bsky.feed.post"
 _REPOST: Final = "app.bsky.feed.repost"
 _LIST: Final = "app.bsky.graph.list"
+_THREAD_GATE: Final = "app.bsky.feed.threadgate"
+_POST_GATE: Final = "app.bsky.feed.postgate"
+_ITEM: Final = "app.bsky.graph.listitem"
+_FOLLOW: Final = "app.bsky.graph.follow"
+_PACK: Final = "app.bsky.graph.starterpack"
 _GENERATOR: Final = "app.bsky.feed.generator"
 _LABELER: Final = "app.bsky.labeler.service"
 _SELF: Final = frozenset(
@@ -274,17 +345,30 @@ _SELF: Final = frozenset(
 )
 # What collides most is written most.
 _COLLECTIONS: Final = (
-    *(_POST, "app.bsky.feed.like") * 4,
-    *(_REPOST, "app.bsky.bookmark", "app.bsky.graph.follow", _GENERATOR) * 2,
+    *(_POST, _POST, _POST, "app.bsky.feed.like", "app.bsky.feed.like") * 5,
+    *(_REPOST, _REPOST, _FOLLOW, _THREAD_GATE, _POST_GATE) * 2,
+    *(_GENERATOR, "app.bsky.bookmark", "app.bsky.graph.verification") * 2,
     "app.bsky.graph.block",
     "app.bsky.graph.listblock",
     _LIST,
-    "app.bsky.graph.listitem",
-    "app.bsky.graph.starterpack",
-    "app.bsky.feed.threadgate",
-    "app.bsky.feed.postgate",
-    "app.bsky.graph.verification",
+    _ITEM,
+    _PACK,
     "com.atproto.label.label",
     "com.example.unknown",
     *sorted(_SELF),
 )
+
+
+def interleaved(stream: Sequence[Sent], chance: random.Random) -> list[Sent]:
+    """The same frames with the authors shuffled; each author's own order stays."""
+    of_author: dict[str, list[Sent]] = {}
+    for sent in stream:
+        of_author.setdefault(sent.did, []).append(sent)
+    left = [list(reversed(frames)) for frames in of_author.values()]
+    mixed = []
+    while left:
+        frames = chance.choice(left)
+        mixed.append(frames.pop())
+        if not frames:
+            left.remove(frames)
+    return mixed

@@ -178,7 +178,10 @@ def _post(record: _Fields) -> Accepted:
 
 def _like_or_repost(record: _Fields) -> Accepted:
     text, cid, uri = record.subject("subject")
-    fields = {"post_uri": text, "subject_cid": cid, "via": record.json("via", dict)}
+    via = record.json("via", dict)
+    if via is not None and isinstance(via.get("uri"), str):
+        _key(via["uri"])
+    fields = {"post_uri": text, "subject_cid": cid, "via": via}
     return Accepted(fields, {uri.did})
 
 
@@ -228,14 +231,21 @@ def _starter_pack(record: _Fields) -> Accepted:
 
 
 def _profile(record: _Fields) -> Accepted:
+    pack, users = None, set()
+    if record.value.get("joinedViaStarterPack") is not None:
+        text, _, uri = record.subject("joinedViaStarterPack")
+        if uri.collection == STARTER_PACK:
+            pack, users = text, {uri.did}
     return Accepted(
         {
+            "pack": pack,
             "display_name": record.optional_text("displayName"),
             "description": record.optional_text("description"),
             "avatar_url": record.blob("avatar"),
             "banner_url": record.blob("banner"),
             "pinned_post": record.json("pinnedPost", dict),
-        }
+        },
+        users,
     )
 
 

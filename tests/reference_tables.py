@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from tests import reference_records as kinds
-from tests.reference_decode import EPOCH, parse_time, parse_uri, tid_time
+from tests.reference_decode import EPOCH, parse_uri, tid_time
+from tests.reference_judgement import Flags, judge
+from tests.reference_notifications import profile_time
 
 if TYPE_CHECKING:
-    from tests.reference import Record, Repo
+    from tests.reference import Record, Reference
 
 Key = tuple[str, ...]
 Rows = dict[Key, dict[str, Any]]
@@ -28,30 +31,38 @@ THINGS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def build(records: list[Record], users: set[str], repos: dict[str, Repo]) -> Tables:
+def build(reference: Reference) -> Tables:
     """Every table of the index: table -> key -> column -> value."""
     tables: Tables = defaultdict(dict)
-    indexed = _without_duplicates(records, tables)
+    indexed, aside = split(reference.records.values())
+    for table, thing, record in aside:
+        row = {"uri": record.uri, "thing": thing, "table_name": table}
+        tables["engine_duplicates"][(record.uri,)] = row
     for record in indexed:
         _row(tables, record)
-    _flags_of_posts(tables)
-    _users(tables, users, indexed)
+    _flags_of_posts(tables, judge(indexed))
+    _users(tables, reference, indexed)
     _aggregates(tables)
     _viewer_states(tables)
     _thread_contexts(tables)
-    for did, repo in repos.items():
+    for did, repo in reference.repos.items():
         tables["engine_repos"][(did,)] = {
             "did": did,
             "rev": repo.rev,
             "data": repo.data,
             "out_of_step": repo.out_of_step,
+            "withheld": repo.withheld,
         }
+    for notice in (*reference.notices.told.values(), *reference.unverified.values()):
+        tables["notifications"][(notice.uri,)] = notice.row()
+    for did, standing in reference.accounts.items():
+        tables["engine_accounts"][(did,)] = standing.row(did)
     return dict(tables)
 
 
-def _without_duplicates(records: list[Record], tables: Tables) -> list[Record]:
-    """The records that are indexed; the others go to engine_duplicates."""
-    indexed = []
+def split(records: Iterable[Record]) -> tuple[list[Record], list[tuple[str, str, Record]]]:
+    """The records that are indexed; and the duplicates: their table, their thing, the record."""
+    indexed, aside = [], []
     rivals: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         if record.collection not in THINGS:
@@ -63,13 +74,8 @@ def _without_duplicates(records: list[Record], tables: Tables) -> list[Record]:
     for (table, thing), same in rivals.items():
         first, *rest = sorted(same, key=lambda record: record.rkey.encode())
         indexed.append(first)
-        for record in rest:
-            tables["engine_duplicates"][(record.uri,)] = {
-                "uri": record.uri,
-                "thing": thing,
-                "table_name": table,
-            }
-    return indexed
+        aside += [(table, thing, record) for record in rest]
+    return indexed, aside
 
 
 def _row(tables: Tables, record: Record) -> None:
@@ -87,7 +93,6 @@ def _row(tables: Tables, record: Record) -> None:
     match record.collection:
         case kinds.POST:
             name, row = "posts", {**with_cid, **own, **commit, "author_did": record.author}
-            row |= {"violates_thread_gate": False, "violates_embedding_rules": False}
             _quote(tables, record)
             _feed_item(tables, record, "post", record.uri)
         case kinds.LIKE:
@@ -160,15 +165,19 @@ def _feed_item(tables: Tables, record: Record, kind: str, post_uri: str) -> None
     }
 
 
-def _flags_of_posts(tables: Tables) -> None:
+def _flags_of_posts(tables: Tables, flags: dict[str, Flags]) -> None:
     for (uri,), row in tables["posts"].items():
         del row["quoted_uri"], row["quoted_cid"]
+        row["engine_invalid_reply"] = flags[uri].invalid
+        row["violates_thread_gate"] = flags[uri].gated
+        row["violates_embedding_rules"] = flags[uri].embeds
         row["has_thread_gate"] = (uri,) in tables["thread_gates"]
         row["has_post_gate"] = (uri,) in tables["post_gates"]
 
 
-def _users(tables: Tables, users: set[str], indexed: list[Record]) -> None:
-    for did in users:
+def _users(tables: Tables, reference: Reference, indexed: list[Record]) -> None:
+    for did in reference.users:
+        standing = reference.accounts.get(did)
         tables["users"][(did,)] = {
             "did": did,
             "handle": "handle.invalid",
@@ -179,15 +188,15 @@ def _users(tables: Tables, users: set[str], indexed: list[Record]) -> None:
             "pinned_post": None,
             "profile_record": None,
             "created_at": EPOCH,
+            "engine_account_status": None if standing is None else standing.shown,
+            "engine_joined_via": reference.joined.get(did),
         }
     for record in indexed:
         if record.collection == kinds.PROFILE:
             row = tables["users"][(record.author,)]
-            row |= record.fields
+            row |= {name: value for name, value in record.fields.items() if name != "pack"}
             row["profile_record"] = record.value
-            # A time that the rule replaces by the commit's is not a time of the profile.
-            own_time = parse_time(record.value.get("createdAt"))
-            row["created_at"] = EPOCH if own_time != record.created_at else own_time
+            row["created_at"] = profile_time(record)
 
 
 def _is_post(uri: str) -> bool:
@@ -195,18 +204,25 @@ def _is_post(uri: str) -> bool:
     return parts is not None and parts.collection == kinds.POST
 
 
-def _count(rows: Rows, column: str) -> Counter[str]:
-    return Counter(row[column] for row in rows.values() if row[column] is not None)
+def _count(rows: Iterable[dict[str, Any]], column: str) -> Counter[str]:
+    return Counter(row[column] for row in rows if row[column] is not None)
 
 
 def _aggregates(tables: Tables) -> None:
-    likes = _count(tables["likes"], "post_uri")
+    # What a gate forbids does not count as a reply or a quote; everything else of it stays.
+    replies = [row for row in tables["posts"].values() if not row["violates_thread_gate"]]
+    quotes = [
+        row
+        for row in tables["quotes"].values()
+        if not tables["posts"][row["post_uri"],]["violates_embedding_rules"]
+    ]
+    likes = _count(tables["likes"].values(), "post_uri")
     counts = {
         "like_count": likes,
-        "repost_count": _count(tables["reposts"], "post_uri"),
-        "reply_count": _count(tables["posts"], "parent_uri"),
-        "bookmark_count": _count(tables["bookmarks"], "post_uri"),
-        "quote_count": _count(tables["quotes"], "quoted_uri"),
+        "repost_count": _count(tables["reposts"].values(), "post_uri"),
+        "reply_count": _count(replies, "parent_uri"),
+        "bookmark_count": _count(tables["bookmarks"].values(), "post_uri"),
+        "quote_count": _count(quotes, "quoted_uri"),
     }
     counted = {uri for counter in counts.values() for uri in counter if _is_post(uri)}
     for uri in counted | {uri for (uri,) in tables["posts"]}:
@@ -222,9 +238,9 @@ def _aggregates(tables: Tables) -> None:
             row["like_count"] = likes[uri]
     for uri in subjects:
         tables["engine_subject_aggregations"][(uri,)] = {"uri": uri, "like_count": likes[uri]}
-    followers = _count(tables["follows"], "following_did")
-    follows = _count(tables["follows"], "follower_did")
-    posts = _count(tables["posts"], "author_did")
+    followers = _count(tables["follows"].values(), "following_did")
+    follows = _count(tables["follows"].values(), "follower_did")
+    posts = _count(tables["posts"].values(), "author_did")
     for did in {*followers, *follows, *posts}:
         tables["engine_user_aggregations"][(did,)] = {
             "did": did,

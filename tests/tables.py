@@ -1,7 +1,8 @@
 """The tables of the index as Python values, read from PostgreSQL, and how two sets differ.
 
 The same shape as the reference indexer's: table -> key -> column -> value. Left out are serial ids,
-columns that hold the time of the indexing, and what this version never fills.
+columns that hold the time of the indexing, what readers keep there, and what this version never
+fills. Of waits there are rules only (`tests.settling`).
 """
 
 import json
@@ -25,7 +26,7 @@ COMPARED: dict[str, tuple[str, str]] = {
         "did",
         (
             "handle display_name avatar_url banner_url description profile_record pinned_post"
-            " created_at"
+            " created_at engine_account_status engine_joined_via"
         ),
     ),
     "posts": (
@@ -33,7 +34,7 @@ COMPARED: dict[str, tuple[str, str]] = {
         (
             "cid author_did text langs parent_uri parent_cid root_uri root_cid embed facets"
             " violates_thread_gate violates_embedding_rules has_thread_gate has_post_gate tags"
-            f" created_at {_COMMIT}"
+            f" created_at {_COMMIT} engine_invalid_reply"
         ),
     ),
     "feed_items": ("uri", "post_uri originator_did type sort_at cid created_at"),
@@ -75,10 +76,16 @@ COMPARED: dict[str, tuple[str, str]] = {
         ),
     ),
     "post_gates": ("post_uri", "embedding_rules created_at"),
+    "notifications": (
+        "uri",
+        "recipient_did author_did reason reason_subject cid created_at engine_record_uri",
+    ),
     "engine_user_aggregations": ("did", "followers_count follows_count posts_count"),
     "engine_subject_aggregations": ("uri", "like_count"),
-    "engine_repos": ("did", "rev data out_of_step"),
+    "engine_repos": ("did", "rev data out_of_step withheld"),
     "engine_duplicates": ("uri", "thing table_name"),
+    # The names of hosts are the source's.
+    "engine_accounts": ("did", "active status seq time identity_seq identity_time"),
 }
 
 
@@ -123,6 +130,11 @@ def write_tables(conninfo: str, tables: Tables) -> None:
                     sql.SQL(", ").join([sql.Placeholder()] * len(filled)),
                 )
                 connection.execute(query, values)
+
+
+def without(tables: Tables, *names: str) -> Tables:
+    """The other tables."""
+    return {name: rows for name, rows in tables.items() if name not in names}
 
 
 def _is_json(table: str, column: str) -> bool:

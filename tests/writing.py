@@ -13,6 +13,7 @@ import psycopg
 from actors.decoder import Batch
 from actors.store import outbox
 from actors.store.batch import Dropped, Outcome
+from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, raise_epoch
 from actors.store.migrate import migrate
 from actors.store.session import Connection, SessionSettings, open_session
@@ -154,7 +155,9 @@ class Crew:
                     create_users(gating, gate, dids)
                 else:
                     work.append((GATE, msgspec.json.encode(dids)))
-                self.outcome.add(writing.apply(batch.changes, work))
+                self.outcome.add(
+                    apply_bisecting(writing, batch.changes, work, {}, lambda _seconds: None)
+                )
                 self.drops += batch.drops
                 at = end
                 if chance.random() < 0.1:

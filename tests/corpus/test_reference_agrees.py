@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.corpus import files
-from tests.corpus.reference_run import author, life, special, tables
+from tests.corpus.reference_run import author, life, reference, special, tables
 
 Compared = dict[str, Any]
 
@@ -130,6 +130,11 @@ PAIRS: dict[str, tuple[str, str, str, str]] = {
     "users": ("did", "actor", "did", "did"),
 }
 
+# Quoted before a post gate forbade it.
+QUOTED = {
+    "at://did:plc:k5gerc73dwi27gjpbu4tmwsp/app.bsky.feed.post/3mbd35alwwf2b",
+    "at://did:plc:k5gerc73dwi27gjpbu4tmwsp/app.bsky.feed.post/3mbd35am3qa2b",
+}
 BROKEN_LEXICON = ("bad:post no createdAt", "bad:post createdAt garbage", "bad:post too long")
 
 
@@ -139,7 +144,7 @@ def reasons() -> dict[str, dict[str, set[str]]]:
     lexicon = "breaks its lexicon in a way that validation will refuse"
     nul = "the other index refuses a NUL; here it is taken out"
     time = "the other index keeps a time that is in the future, or in the year 0"
-    deleted = "of a deleted account; deletions have no effect yet"
+    kept = "of a deleted account; the other index keeps it"
     gone = "quotes or reposts a post that was deleted: what others wrote stays here"
     return {
         "likes": {
@@ -149,16 +154,13 @@ def reasons() -> dict[str, dict[str, set[str]]]:
             "lost by the other index, though the repository holds it": {
                 "at://did:plc:todb2zsofeqhwoeo6nlz7bjm/app.bsky.feed.like/3mbd357xiuv2b"
             },
-            deleted: _of_deleted("likes"),
         },
-        "follows": {deleted: _of_deleted("follows")},
         "lists": {lexicon: special("bad:list empty name")},
         "feed_generators": {lexicon: special("bad:generator bad did")},
         "posts": {
             lexicon: special(*BROKEN_LEXICON),
             nul: special("bad:post NUL char"),
             time: special("post:future", "bad:post createdAt year 0000"),
-            deleted: _of_deleted("posts"),
         },
         "quotes": {
             gone: {"at://did:plc:k5gerc73dwi27gjpbu4tmwsp/app.bsky.feed.post/3mbd35aosll2b#quote"}
@@ -168,13 +170,16 @@ def reasons() -> dict[str, dict[str, set[str]]]:
             nul: special("bad:post NUL char"),
             time: special("bad:post createdAt year 0000"),
             gone: {"at://did:plc:hfob7lciedtlfkkley2flnpi/app.bsky.feed.repost/3mbd35aoutd2b"},
+            kept: {
+                row["uri"] for row in files.oracle("feed_item") if author(row["uri"]) in _deleted()
+            },
             "of a duplicate, which has none here": (
                 special("dup:repost", "dupTakeover:repost")
                 & {uri for (uri,) in tables()["engine_duplicates"]}
             ),
         },
         "engine_user_aggregations": {
-            "followed by deleted accounts": {"did:plc:drlgzakhpthmyl7t7brzakyg"},
+            "deleted; the other index keeps what it counted of them": _deleted(),
             "author of posts that break their lexicon": {"did:plc:uplvu74gijb66e45kry3rjp5"},
         },
         "engine_duplicates": {
@@ -184,7 +189,7 @@ def reasons() -> dict[str, dict[str, set[str]]]:
             }
         },
         "users": {
-            deleted: life("deletedByAdmin", "deletedBySelf"),
+            "deleted; a users row stays, with its status": _deleted(),
             "followed, and unknown to the directory": {
                 "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa",
                 "did:web:example.com",
@@ -193,9 +198,8 @@ def reasons() -> dict[str, dict[str, set[str]]]:
     }
 
 
-def _of_deleted(table: str) -> set[str]:
-    deleted = life("deletedByAdmin", "deletedBySelf")
-    return {uri for (uri,) in tables()[table] if author(uri) in deleted}
+def _deleted() -> set[str]:
+    return life("deletedByAdmin", "deletedBySelf")
 
 
 @pytest.mark.parametrize("table", PAIRS)
@@ -225,14 +229,11 @@ def test_text_and_flags_of_posts_agree_with_the_networks_own_index() -> None:
 
 
 def test_counts_of_posts_agree_with_the_networks_own_index() -> None:
-    gated = {
-        # Replies that a thread gate forbids do not count there; gates are judged later here.
-        *special("threadgate:nobody", "threadgate:mention", "threadgate:following"),
-        *special("threadgate:list", "threadgate:multi"),
-    }
-    expected = {uri.replace(".threadgate/", ".post/") for uri in gated}
-    # It subtracted the replies of deleted accounts, and lost a like (above).
-    expected |= special("wideThread")
+    # It does not judge again what was there before a gate came, changed or went.
+    gated = special("delete:threadgate", "threadgate:hiddenReplies")
+    expected = {uri.replace(".threadgate/", ".post/") for uri in gated} | QUOTED
+    # It subtracted nothing of deleted accounts, and lost a like (above).
+    expected |= special("deepThread")
     expected |= {"at://did:plc:drlgzakhpthmyl7t7brzakyg/app.bsky.feed.post/3mbd355fmej2b"}
     # A subject whose authority is a handle is refused here.
     expected |= {"at://u002.test/app.bsky.feed.post/3mbd355z4g42b"}
@@ -251,6 +252,102 @@ def test_counts_of_posts_agree_with_the_networks_own_index() -> None:
     assert different == expected
 
 
+def test_judgements_agree_with_the_networks_own_index() -> None:
+    ours = ("engine_invalid_reply", "violates_thread_gate", "violates_embedding_rules")
+    theirs = ("invalidReplyRoot", "violatesThreadGate", "violatesEmbeddingRules")
+    different: set[str] = set()
+    held = [0, 0, 0]
+    for row in files.oracle("post"):
+        post = tables()["posts"].get((row["uri"],))
+        if post is not None:
+            flags = [post[name] for name in ours]
+            held = [count + flag for count, flag in zip(held, flags, strict=True)]
+            different |= {row["uri"]} if flags != [row[name] == "t" for name in theirs] else set()
+    # It judges a reply once, and takes one whose parent it does not know for invalid.
+    expected = _gated_once() | special("reply:missingParent", "postgate:q0", "postgate:q2")
+    expected |= {GATED_LATER}
+    assert different == expected
+    assert all(held)
+
+
+def test_notifications_agree_with_the_networks_own_index() -> None:
+    records = reference().records
+    ours = {
+        (row["recipient_did"], row["engine_record_uri"], row["reason"])
+        for row in tables()["notifications"].values()
+    }
+    theirs = {(row["did"], row["recordUri"], row["reason"]) for row in files.oracle("notification")}
+    assert len(ours & theirs) > 3_500
+
+    changed = special("update:like", "update:repost", "update:follow")
+    more = {record for _, record, _ in ours - theirs} - changed
+    less = {
+        (did, record, reason)
+        for did, record, reason in theirs - ours
+        # It keeps what is told of records that are gone, or were changed since.
+        if record in records and record not in changed
+    }
+    told_once_more = {
+        record
+        for did, record, reason in less
+        # To a reposter who is the author as well, to oneself, and at a change of a verification.
+        if (reason.endswith("-via-repost") and (did, record, reason[:4]) in ours)
+        or author(record) == did
+        or reason == "unverified"
+    }
+    of_what_is_gone = {
+        record
+        for _, record, reason in less
+        if reason in ("like", "repost", "quote") and not _subjects(record) <= records.keys()
+    }
+    below_what_is_gone = {
+        record
+        for _, record, reason in less
+        if reason == "reply" and len(_ancestors(record)) < ANCESTORS
+    }
+    judged_since = special("postgate:q0", "postgate:q2") | {GATED_LATER}
+    explained = told_once_more | of_what_is_gone | below_what_is_gone | judged_since
+    assert {record for _, record, _ in less} == explained
+    # Its gates are judged once, duplicates that take a place tell nobody, who likes an own post by
+    # way of a repost tells nobody, and a like was lost. It removed what deleted accounts were told.
+    of_own = {
+        record
+        for _, record, reason in ours - theirs
+        if reason == "like-via-repost"
+        and author(records[record].fields["post_uri"]) == author(record)
+    }
+    to_deleted = {record for did, record, _ in ours - theirs if did in _deleted()}
+    assert len(of_own) == 3
+    assert more == of_own | to_deleted | (
+        _gated_once()
+        | {sorted(special(f"dupTakeover:{kind}"))[1] for kind in ("like", "repost", "follow")}
+        | {"at://did:plc:todb2zsofeqhwoeo6nlz7bjm/app.bsky.feed.like/3mbd357xiuv2b"}
+    )
+
+
+ANCESTORS = 4
+GATED_LATER = "at://did:plc:hfob7lciedtlfkkley2flnpi/app.bsky.feed.post/3mbd35aluqr2b"
+
+
+def _gated_once() -> set[str]:
+    """Replies to a thread whose gate let nobody in, and went."""
+    (gate,) = special("delete:threadgate")
+    return {uri for uri in special("threadgate:nobody:reply") if author(uri) != author(gate)}
+
+
+def _subjects(uri: str) -> set[str]:
+    fields = reference().records[uri].fields
+    return {fields.get("post_uri") or fields["quoted_uri"]}
+
+
+def _ancestors(uri: str) -> list[str]:
+    """The posts above a post that are indexed, the nearest first."""
+    posts, above = reference().records, [uri]
+    while (parent := posts[above[-1]].fields["parent_uri"]) in posts:
+        above.append(parent)
+    return above[1:]
+
+
 def test_profiles_agree_with_the_networks_own_index() -> None:
     columns = ["display_name", "description", "avatar_url", "banner_url"]
     others = ["displayName", "description", "avatarCid", "bannerCid"]
@@ -258,8 +355,7 @@ def test_profiles_agree_with_the_networks_own_index() -> None:
     with_profile = {
         did for (did,), row in tables()["users"].items() if row["profile_record"] is not None
     }
-    assert with_profile - theirs.keys() == life("deletedByAdmin", "deletedBySelf")
-    assert theirs.keys() <= with_profile
+    assert with_profile == theirs.keys()
     for did, row in theirs.items():
         user = tables()["users"][did,]
         assert [user[name] or "" for name in columns] == [row[name] for name in others]

@@ -16,6 +16,7 @@ from actors.store.verify import verify
 from tests import tables
 from tests.histories import History, Sent
 from tests.overlap import wait_until
+from tests.settling import settle
 from tests.writing import begin_run, claimed, decoded, make_users, reference_of, session, writer
 
 GATE = "user_gate"
@@ -183,6 +184,7 @@ def test_another_version_of_the_server_holds_the_same_tables(other_postgres: str
     migrate(other_postgres)
     frames = list(read(DEMO))
     apply(other_postgres, frames)
+    settle(other_postgres)
     expected = reference_of(frames).tables()
     assert tables.differences(expected, tables.read_tables(other_postgres)) == []
     assert verify(other_postgres) == []
@@ -193,5 +195,6 @@ def test_a_history_on_another_version_of_the_server(other_postgres: str) -> None
     stream: list[Sent] = History(5, commits=300).stream
     frames = [sent.frame for sent in stream]
     apply(other_postgres, frames)
+    settle(other_postgres)
     expected = reference_of(frames).tables()
     assert tables.differences(expected, tables.read_tables(other_postgres)) == []

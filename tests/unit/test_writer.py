@@ -10,11 +10,12 @@ from actors.capture import DEMO, read
 from actors.decoder import Batch
 from actors.store.batch import Outcome
 from actors.store.fence import Fence, raise_epoch
-from actors.store.schema import create_schema_sql
 from actors.store.writer import Writer
 from tests import tables
 from tests.author import Author, ref
 from tests.reference import Reference
+from tests.settling import settle
+from tests.writing import make_index
 
 
 @pytest.fixture
@@ -31,10 +32,7 @@ def make_writer(connection: psycopg.Connection[Any], actor: str = "shard-0") -> 
 
 @pytest.fixture
 def index(database: str) -> str:
-    with psycopg.connect(database, autocommit=True) as connection:
-        for statement in create_schema_sql():
-            connection.execute(statement)
-    return database
+    return make_index(database)
 
 
 def apply(writer: Writer, frames: Sequence[bytes], size: int) -> Outcome:
@@ -60,6 +58,7 @@ def test_any_batch_size_gives_the_tables_of_the_reference(
     for frame in frames:
         reference.frame(frame)
     apply(writer, frames, size)
+    settle(index)
     expected = without_users(reference.tables())
     assert tables.differences(expected, without_users(tables.read_tables(index))) == []
 

@@ -10,6 +10,7 @@ from actors.store.verify import verify
 from tests import tables
 from tests.histories import History
 from tests.overlap import SECONDS, Applying, Pause
+from tests.settling import settle
 from tests.writing import (
     begin_run,
     claimed,
@@ -81,17 +82,22 @@ def test_a_batch_applied_again_after_a_crash_is_applied_once(
             committed += 1
             replayed += outcome.replayed
     assert fired == [point]
+    # Work comes with every batch that was committed, known commits or not: doing it twice does it.
+    given = [receiver for receiver in outbox_rows(index) if receiver in dict(WORK)]
+    assert given == ["user_gate", "another"] * committed
+    with session(index, "observer") as connection:
+        connection.execute("DELETE FROM engine_outbox WHERE receiver = ANY(%s)", [list(dict(WORK))])
+    settle(index)
     expected = reference_of(frames).tables()
     ours = tables.read_tables(index)
     assert tables.differences(without_users(expected), without_users(ours)) == []
-    # Work comes with every batch that was committed, known commits or not: doing it twice does it.
-    assert outbox_rows(index) == ["user_gate", "another"] * committed
     with session(index, "observer") as connection:
         counted = tallies.read(connection, epoch)
     assert counted["batches"] == committed
     again = len([change for change in batches[2] if hasattr(change, "operations")])
     assert (replayed >= again) == (point == "after_commit")
-    assert verify(index) == []
+    # Users are the gate's to make.
+    assert [wrong for wrong in verify(index) if not wrong.check.startswith("users for ")] == []
 
 
 def test_a_batch_whose_connection_is_cut_is_away_and_leaves_nothing(index: str) -> None:
@@ -112,5 +118,6 @@ def test_a_batch_whose_connection_is_cut_is_away_and_leaves_nothing(index: str) 
     with session(index, "observer") as connection:
         assert tallies.read(connection, epoch) == {}
     Applying(index, epoch, "shard-1", frames).done()
+    settle(index)
     expected = without_users(reference_of(frames).tables())
     assert tables.differences(expected, without_users(tables.read_tables(index))) == []

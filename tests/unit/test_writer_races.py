@@ -14,6 +14,7 @@ from tests import tables
 from tests.author import Author, ref, reply
 from tests.histories import Sent
 from tests.overlap import SECONDS, Applying, Pause
+from tests.settling import settle
 from tests.writing import (
     GATE,
     Crew,
@@ -50,6 +51,7 @@ def finish(index: str, epoch: int) -> None:
 
 def check(index: str, epoch: int, frames: Sequence[bytes]) -> None:
     finish(index, epoch)
+    settle(index)
     expected = reference_of(frames).tables()
     assert tables.differences(expected, tables.read_tables(index)) == []
     assert verify(index) == []
@@ -289,6 +291,7 @@ def test_writers_at_the_same_viral_posts_and_accounts_never_deadlock(index: str)
             stream.append(Sent(person.did, person.frame(*writes.values())))
     crew = Crew(index, chance, largest=60)
     crew.apply(stream, 4)
+    settle(index)
     expected = reference_of([sent.frame for sent in stream]).tables()
     assert tables.differences(expected, tables.read_tables(index)) == []
     assert verify(index) == []
