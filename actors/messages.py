@@ -112,6 +112,58 @@ class Settle(Message, frozen=True):
     judge: list[str]
 
 
+class FetchedRecord(Message, frozen=True):
+    """One record that the fetcher has from its repository, with its proof checked.
+
+    `rev` is the repository's at that moment, `path` collection and record key, `record` the block,
+    None where the repository proves that there is no such record.
+    """
+
+    did: str
+    rev: str
+    path: str
+    cid: bytes | None
+    record: bytes | None
+
+
+class ResyncBegins(Message, frozen=True):
+    """A repository is fetched whole from now on: its live commits wait until that has ended."""
+
+    did: str
+
+
+class RepoRecord(Message, frozen=True):
+    """A record of a repository file: collection and record key, CID, block."""
+
+    path: str
+    cid: bytes
+    record: bytes
+
+
+class RepoSlice(Message, frozen=True):
+    """All records of a repository whose paths lie above `after` and not above `until`, in order.
+
+    What is indexed in that range and not among them is there no more. `until` is None for the last
+    slice, `after` empty for the first.
+    """
+
+    did: str
+    rev: str
+    after: str
+    until: str | None
+    records: list[RepoRecord]
+
+
+class ResyncEnds(Message, frozen=True):
+    """All slices of a repository were sent; `rev` and `data` are its state. None: it failed, and
+    what is indexed of it stays out of step.
+    """
+
+    did: str
+    rev: str | None
+    data: bytes | None
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Frames,
     EnsureUsers,
@@ -122,4 +174,8 @@ MESSAGES: tuple[type[Message], ...] = (
     RegistryWork,
     NotifierWork,
     Settle,
+    FetchedRecord,
+    ResyncBegins,
+    RepoSlice,
+    ResyncEnds,
 )
