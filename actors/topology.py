@@ -8,6 +8,8 @@ reverse. To add an actor: its file, its messages, a group here, and the edges it
                         │├─────OutboxWork, SweepOutbox─────> notifier
                         │└─────OutboxWork, SweepOutbox─────> pending
                         └──────Settle──────────────────────────┘
+
+The monitor and the label client speak to nobody here.
 """
 
 import os
@@ -20,6 +22,8 @@ from typing import Final
 import structlog
 
 from actors.ingest import Ingest, IngestSetup
+from actors.label_client import LabelClient, LabelClientSettings
+from actors.labeler_reader import ReaderSettings
 from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
@@ -109,7 +113,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
 
     def child(
         name: str,
-        actor: type[UserGate | Notifier | Pending | Shard | Ingest | Monitor],
+        actor: type[UserGate | Notifier | Pending | LabelClient | Shard | Ingest | Monitor],
         of: object,
         *,
         status: bool = False,
@@ -151,6 +155,19 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
     pending = PendingSettings(
         session, shards, Bounds(waiting.ttl_seconds, waiting.max_rows, waiting.max_bytes)
     )
+    labels = LabelClientSettings(
+        session,
+        settings.network,
+        settings.labels.parsed_labelers(),
+        settings.labels.discover,
+        settings.labels.max_labelers,
+        settings.labels.forward_url,
+        ReaderSettings(
+            Backoff(settings.labels.reconnect_min_seconds, settings.labels.reconnect_max_seconds),
+            settings.labels.stall_seconds,
+            settings.labels.max_frame_bytes,
+        ),
+    )
     monitor = MonitorOptions(
         settings.monitor.host,
         settings.monitor.port,
@@ -177,6 +194,8 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         groups.append(group("postgres", service))
     if settings.monitor.enabled:
         groups.append(group("monitor", child("monitor", Monitor, monitor, status=True)))
+    if labels.labelers or labels.discover:
+        groups.append(group("label_client", child("label_client", LabelClient, labels)))
     groups += [
         group("user_gate", child("user_gate", UserGate, gate)),
         group("notifier", child("notifier", Notifier, NotifierSettings(session))),

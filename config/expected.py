@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from msgspec import Meta
 
-from config.settings import HttpUrl, PostgresSize
+from config.settings import HttpUrl, HttpUrlOrNone, PostgresSize
 
 # What the patterns of the settings ask for.
 _FORMS: Final[Mapping[Any, str]] = {
     PostgresSize: "a size as PostgreSQL writes it, like 64kB, 256MB or 4GB",
     HttpUrl: "an address like https://host",
+    HttpUrlOrNone: "an address like https://host, or nothing",
     str: "text",
     bool: "true or false",
     str | int: "auto, live, oldest, a cursor, or a duration like 2h",

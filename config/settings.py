@@ -5,6 +5,7 @@ environment variable, the checks of type and range and the hints of the loader f
 Defaults stand in ``default.toml`` only.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -25,7 +26,10 @@ Port = Annotated[int, Meta(ge=0, le=65_535, description="0: any free one")]
 # As PostgreSQL writes them: a number and kB, MB, GB or TB.
 PostgresSize = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(kB|MB|GB|TB)$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+HttpUrlOrNone = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+(/\S*)?)?$")]
 
+# A rough look: whoever asks for the document of one finds out the rest.
+_DID: Final = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[a-zA-Z0-9.%-]{1,253})")
 
 # Connections beside those of shards and user gate: supervisor, monitor, ingest, and a few to look.
 OTHER_CONNECTIONS: Final = 10
@@ -82,6 +86,25 @@ class PendingSettings(Section, frozen=True):
     ttl_seconds: Seconds
     max_rows: Count
     max_bytes: Bytes
+
+
+class LabelsSettings(Section, frozen=True):
+    labelers: str
+    discover: bool
+    max_labelers: Annotated[int, Meta(ge=1, le=10_000)]
+    forward_url: HttpUrlOrNone
+    reconnect_min_seconds: Seconds
+    reconnect_max_seconds: Seconds
+    stall_seconds: Seconds
+    max_frame_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)]
+
+    def parsed_labelers(self) -> tuple[str, ...]:
+        """The DIDs of labelers, each once. Raises ValueError (the loader has checked it)."""
+        found = tuple(dict.fromkeys(filter(None, map(str.strip, self.labelers.split(",")))))
+        for text in found:
+            if not _DID.fullmatch(text):
+                raise ValueError(f"labels.labelers: {text!r} is no did:plc or did:web")
+        return found
 
 
 class MonitorSettings(Section, frozen=True):
@@ -166,6 +189,7 @@ class Settings(Section, frozen=True):
     shard: ShardSettings
     user_gate: UserGateSettings
     pending: PendingSettings
+    labels: LabelsSettings
     monitor: MonitorSettings
     database: DatabaseSettings
     embedded: EmbeddedSettings
@@ -246,6 +270,15 @@ def _lexicon_folder_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _labelers_are_usable(settings: Settings) -> str | None:
+    try:
+        count = len(settings.labels.parsed_labelers())
+    except ValueError as error:
+        return str(error)
+    most = settings.labels.max_labelers
+    return None if count <= most else f"labels.max_labelers ({most}) must be at least {count}"
+
+
 def _nameservers_are_usable(settings: Settings) -> str | None:
     try:
         parse_nameservers(settings.network.nameservers)
@@ -260,6 +293,7 @@ RULES: Final = (
     Rule(("run.data_dir",), _data_dir_is_usable),
     Rule(("lexicon.folder",), _lexicon_folder_is_usable),
     Rule(("network.nameservers",), _nameservers_are_usable),
+    Rule(("labels.labelers", "labels.max_labelers"), _labelers_are_usable),
     Rule(("run.shards", "embedded.max_connections"), _connections_suffice),
     _at_least("ingest.window_frames", "ingest.batch_frames"),
     # A writer whose statement may run for longer would be taken for stuck.
@@ -268,6 +302,7 @@ RULES: Final = (
     _at_least("ingest.window_bytes", "ingest.max_frame_bytes"),
     _at_least("ingest.queue_bytes", "ingest.max_frame_bytes"),
     _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
+    _at_least("labels.reconnect_max_seconds", "labels.reconnect_min_seconds"),
     _at_least("network.breaker_max_seconds", "network.breaker_min_seconds"),
     _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
     _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),

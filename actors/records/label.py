@@ -18,6 +18,7 @@ def build(source: Source, data: Json) -> Row:
         negated = False
     elif type(negated) is not bool:
         raise fields.invalid("neg", "is not a boolean")
+    exp = fields.optional_text(data, "exp")
     values = (
         source.uri,
         src,
@@ -27,7 +28,8 @@ def build(source: Source, data: Json) -> Row:
         fields.record_time(data, source, "cts"),
         fields.optional_text(data, "cid"),
         fields.optional_text(data, "cts"),
-        fields.optional_text(data, "exp"),
+        exp,
+        None if negated else fields.parse_time(exp),
     )
     return Row(values)
 
@@ -35,6 +37,17 @@ def build(source: Source, data: Json) -> Row:
 LABEL = RecordType(
     collection="com.atproto.label.label",
     table="labels",
-    columns=("uri", "src", "subject", "val", "neg", "created_at", "cid", "cts", "exp"),
+    columns=(
+        "uri",
+        "src",
+        "subject",
+        "val",
+        "neg",
+        "created_at",
+        "cid",
+        "cts",
+        "exp",
+        "engine_expires",
+    ),
     build=build,
 )

@@ -154,8 +154,15 @@ CONTRACT: tuple[Table, ...] = (
     table(
         "labels",
         "uri*~ text, src!~ text, subject!~ text, val! text, neg! boolean = false,"
-        f"{_TIMES}, cid text, cts text, exp text, sig bytea, ver integer",
-        indexes=("subject, val", "src", "val"),
+        # When the label expires. It stays afterwards, with `neg`; so does one that was negated,
+        # which has no such time.
+        f"{_TIMES}, cid text, cts text, exp text, sig bytea, ver integer, engine_expires timestamp",
+        indexes=(
+            "subject, val",
+            "src",
+            "val",
+            "engine_expires WHERE engine_expires IS NOT NULL AND NOT neg",
+        ),
     ),
     table(
         "label_definitions",
@@ -292,6 +299,13 @@ ENGINE: tuple[Table, ...] = (
         "did*~ text, active! boolean = true, status text, host text, seq bigint, time timestamp,"
         "identity_host text, identity_seq bigint, identity_time timestamp",
     ),
+    # How far each labeler has been read, by the numbers of its endpoint, and why it is not read.
+    table(
+        "engine_labelers",
+        "did*~ text, endpoint text, cursor bigint, problem text, updated_at! timestamp = now()",
+    ),
+    # The last of `label_events` that an outside label service was told of.
+    table("engine_label_forwards", "url* text, event! bigint, updated_at! timestamp = now()"),
     # DIDs and record uris that the operator refuses.
     table("engine_takedowns", "subject*~ text, created_at! timestamp = now()"),
     # DIDs whose records are being removed, slice by slice, and how many are gone.
