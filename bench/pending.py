@@ -2,20 +2,24 @@
 
 The whole program reads a synthetic network from a loopback relay into a fresh database, in turn
 with an empty registry and with one that holds many entries, all of subjects that never come.
-Meanwhile the registry's private memory is sampled. A run of seconds has a whole round of upkeep in
-it, which otherwise comes once a minute; what such a round takes is measured by itself as well.
-Prints one JSON line.
+Meanwhile the registry's private memory is sampled; afterwards it is known how much processor time
+the program and PostgreSQL took, which tells more than the rate where others use the machine too. A
+run of seconds has the filling of the filter and a whole round of upkeep in it, which otherwise come
+at the start and once a minute; what their parts take is measured by itself as well. Prints one JSON
+line.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 import psutil
@@ -49,22 +53,49 @@ def fill(conninfo: str, entries: int) -> None:
         connection.execute("VACUUM ANALYZE engine_pending")
 
 
-def run_program(source: str, conninfo: str, shards: int) -> tuple[float, float]:
-    """Run the program until it has caught up; returns events per second, and the most private
-    memory that the registry had, in MiB.
+class Run(NamedTuple):
+    """Events per second, processor microseconds per event, and the most private memory that the
+    registry had, in MiB.
     """
+
+    rate: float
+    cpu: float
+    memory: float
+
+
+def run_program(source: str, conninfo: str, shards: int) -> Run:
+    """Run the program until it has caught up."""
     command = [sys.executable, str(ROOT / "run.py"), "--json", "--until-caught-up"]
     command += ["--from-start", "--source", source, "--shards", str(shards)]
     command += ["--database-url", conninfo, "--log-level", "warning"]
     environment = {**os.environ, "SKYSHARD_MONITOR__PORT": "0"}
     most = 0.0
+    began = _cpu_seconds(conninfo)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=environment) as child:
         while child.poll() is None:
             most = max(most, _registry_memory(child.pid))
             time.sleep(0.1)
         assert child.stdout is not None
         report = json.loads(child.stdout.read())
-    return float(report["events_per_second"]), most
+    cpu = 1e6 * (_cpu_seconds(conninfo) - began) / report["events"]
+    return Run(float(report["events_per_second"]), cpu, most)
+
+
+def _cpu_seconds(conninfo: str) -> float:
+    """Return the processor time of our children and of PostgreSQL's that have ended, and what
+    PostgreSQL's others took so far.
+    """
+    ours = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with psycopg.connect(conninfo) as connection:
+        server = psutil.Process(connection.info.backend_pid).parent()
+    assert server is not None
+    times = server.cpu_times()
+    total = ours.ru_utime + ours.ru_stime + times.children_user + times.children_system
+    for process in server.children():
+        with suppress(psutil.Error):
+            own = process.cpu_times()
+            total += own.user + own.system
+    return total
 
 
 def _registry_memory(program: int) -> float:
@@ -95,6 +126,7 @@ def upkeep(conninfo: str, entries: int) -> dict[str, float]:
         wrong = sum(map(waiting.may_wait, new))
         figures["filter_mistaken_share"] = wrong / len(new)
         work = [RegistryWork(arrived=tuple(new[:500]))]
+        look(connection, work)
         figures["look_500"] = _milliseconds(
             lambda: look(connection, work, may_wait=waiting.may_wait)
         )
@@ -132,8 +164,7 @@ def _milliseconds(do: Callable[[], object]) -> float:
 @click.option("--shards", default=2, help="Shard processes.")
 def main(events: int, users: int, entries: int, rounds: int, shards: int) -> None:
     """Compare the program with an empty and a full registry."""
-    rates: dict[int, list[float]] = {0: [], entries: []}
-    memory: dict[int, list[float]] = {0: [], entries: []}
+    runs: dict[int, list[Run]] = {0: [], entries: []}
     disk = 0
     parts: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as name:
@@ -149,9 +180,7 @@ def main(events: int, users: int, entries: int, rounds: int, shards: int) -> Non
                             fill(database, waiting)
                             parts = upkeep(database, waiting)
                             disk = _size(database)
-                        rate, most = run_program(relay.url, database, shards)
-                    rates[waiting].append(rate)
-                    memory[waiting].append(most)
+                        runs[waiting].append(run_program(relay.url, database, shards))
     figures = {
         "bench": "pending",
         "events": events,
@@ -159,15 +188,20 @@ def main(events: int, users: int, entries: int, rounds: int, shards: int) -> Non
         "rounds": rounds,
         "shards": shards,
         "cores": os.cpu_count(),
-        "events_per_second": {str(number): spread(rates[number]) for number in rates},
-        "ratio": spread(
-            [round(full / none, 3) for none, full in zip(*rates.values(), strict=True)]
-        ),
-        "registry_mib": {str(number): spread(memory[number]) for number in memory},
+        "events_per_second": _spreads(runs, "rate"),
+        "cpu_us_per_event": _spreads(runs, "cpu"),
+        "registry_mib": _spreads(runs, "memory"),
         "table_mib": round(disk / MIB, 1),
         "upkeep_ms": parts,
     }
     click.echo(json.dumps(figures))
+
+
+def _spreads(runs: Mapping[int, Sequence[Run]], name: str) -> dict[str, dict[str, float]]:
+    return {
+        str(waiting): spread([getattr(run, name) for run in of_waiting])
+        for waiting, of_waiting in runs.items()
+    }
 
 
 def _size(conninfo: str) -> int:
