@@ -16,7 +16,7 @@ from tests.tables import Tables
 _TABLES = Path(__file__).parent / "prism_tables.sql"
 
 # An account that no frame is of, and what it has in the tables.
-OLD = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+OLD = "did:plc:oldaccountoldaccountolda"
 OLD_POST = f"at://{OLD}/app.bsky.feed.post/3jzfcijpj2z2a"
 OLD_LIST = f"at://{OLD}/app.bsky.graph.list/3jzfcijpj2z2b"
 
