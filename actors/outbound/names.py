@@ -1,6 +1,7 @@
 """Looks names up in the DNS."""
 
 import asyncio
+import re
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import dns.rrset
 from dns.rdtypes.txtbase import TXTBase
 
 from actors.outbound.errors import Kind, OutboundError
+from actors.outbound.target import MAX_HOST
 from config.nameservers import parse_nameservers
 from config.settings import NetworkSettings
 
@@ -24,6 +26,8 @@ _MOST_SECONDS: Final = 60.0
 # The system's servers may change: on another network, or at another time of its DHCP.
 _SYSTEM_SECONDS: Final = 60.0
 _LOOKUPS: Final = 50
+# Labels that start with a low line are no host names, and where handles have their records.
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*", re.ASCII | re.IGNORECASE)
 
 
 class Names:
@@ -84,10 +88,9 @@ class Names:
 
     async def _ask(self, name: str, kind: str) -> dns.rrset.RRset | None:
         """The records of a kind; None where the DNS says that there are none."""
-        try:
-            absolute = dns.name.from_text(name)
-        except dns.exception.DNSException as error:
-            raise OutboundError(Kind.REFUSED_URL, name[:80], f"it is no name: {error}") from None
+        if len(name) > MAX_HOST or not _NAME.fullmatch(name):
+            raise OutboundError(Kind.REFUSED_URL, "", f"{name[:80]!a} is no name")
+        absolute = dns.name.from_text(name)
         try:
             async with self._lookups:
                 answer = await self._servers_now().resolve(

@@ -1,19 +1,20 @@
 """The outbound client as tests use it."""
 
 import asyncio
+import tomllib
 from collections import Counter
 from typing import Any
 
 import msgspec
 
-from actors.outbound import Outbound
-from config.loader import load
+from config.loader import DEFAULTS
 from config.settings import NetworkSettings
 
 
 def network(**changes: Any) -> NetworkSettings:
     """The settings of the network by default, but for these changes."""
-    return msgspec.structs.replace(load().network, **changes)
+    sections = tomllib.loads(DEFAULTS.read_text())
+    return msgspec.convert({**sections["network"], **changes}, NetworkSettings)
 
 
 class Counts(Counter[tuple[str, str]]):
@@ -52,6 +53,3 @@ class VirtualClock:
 def developing(**changes: Any) -> NetworkSettings:
     """Settings with which loopback may be asked, without TLS, at any port."""
     return network(allow_private_hosts=True, **changes)
-
-
-__all__ = ["Counts", "Outbound", "VirtualClock", "developing", "network"]

@@ -15,6 +15,7 @@ import dns.rrset
 from tests.servers.loopback import Loopback
 
 _LARGEST = 512
+_TRIES = 20
 
 
 class DnsServer(Loopback):
@@ -65,12 +66,20 @@ class DnsServer(Loopback):
             del self._records[key]
 
     async def open(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._datagrams, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self), local_addr=("127.0.0.1", self.port)
-        )
-        self.port = self._datagrams.get_extra_info("sockname")[1]
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        for _ in range(_TRIES):
+            # The system chooses a port for one of the two, and the other may be taken.
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+            port = self._server.sockets[0].getsockname()[1]
+            try:
+                self._datagrams, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+                    lambda: _Datagrams(self), local_addr=("127.0.0.1", port)
+                )
+            except OSError:
+                self._server.close()
+            else:
+                self.port = port
+                return
+        raise OSError(f"no port for a DNS server in {_TRIES} tries")
 
     async def close(self) -> None:
         assert self._datagrams is not None
@@ -95,8 +104,13 @@ class DnsServer(Loopback):
         if records is None:
             response.set_rcode(dns.rcode.NXDOMAIN)
         elif records:
-            answer = dns.rrset.from_text_list(asked.name, 0, dns.rdataclass.IN, kind, records)
-            response.answer.append(answer)
+            response.answer.append(_records(asked.name, kind, records))
+        elif (alias := self._records.get((name, "CNAME"))) is not None:
+            target = dns.name.from_text(alias[0][0])
+            response.answer.append(_records(asked.name, dns.rdatatype.CNAME, alias[0]))
+            name = target.to_text(omit_final_dot=True)
+            if found := self._found(name, dns.rdatatype.to_text(kind)):
+                response.answer.append(_records(target, kind, found))
         return response
 
     def _found(self, name: str, kind: str) -> list[str] | None:
@@ -121,6 +135,12 @@ class DnsServer(Loopback):
             pass  # the client went away
         finally:
             writer.close()
+
+
+def _records(
+    name: dns.name.Name, kind: dns.rdatatype.RdataType, records: list[str]
+) -> dns.rrset.RRset:
+    return dns.rrset.from_text_list(name, 0, dns.rdataclass.IN, kind, records)
 
 
 class _Datagrams(asyncio.DatagramProtocol):

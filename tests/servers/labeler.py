@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 
 from actors.atproto import cbor, frames
 from tests.servers.labels import error_frame, labels_frame
-from tests.servers.loopback import Loopback
+from tests.servers.loopback import Loopback, let_none_in
 
 PATH = "/xrpc/com.atproto.label.subscribeLabels"
 
@@ -69,6 +69,7 @@ class Labeler(Loopback):
 
     async def close(self) -> None:
         assert self._server is not None
+        await let_none_in(self._server.sockets)
         await self._disconnect()
         self._server.close()
         await self._server.wait_closed()

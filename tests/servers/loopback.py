@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -49,13 +49,15 @@ class Loopback:
 
     async def _wind_up(self) -> None:
         await self.close()
+        # Who was let in just now has a task that must begin before it can be ended.
+        await turns()
         mine = asyncio.current_task()
         others = [task for task in asyncio.all_tasks() if task is not mine]
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        # What was aborted is closed in the next turn of the loop.
-        await asyncio.sleep(0)
+        # What was aborted is closed in the next turns of the loop.
+        await turns()
 
 
 class TcpServer(Loopback):
@@ -81,6 +83,7 @@ class TcpServer(Loopback):
 
     async def close(self) -> None:
         if self._server is not None:
+            await let_none_in(self._server.sockets)
             self._server.close()
             self._server = None
         for writer in list(self._writers):
@@ -108,6 +111,19 @@ class TcpServer(Loopback):
         finally:
             self._writers.discard(writer)
             writer.transport.abort()
+
+
+async def let_none_in(listening: Iterable[socket.socket]) -> None:
+    """Accept no more connections. One that is let in while a server closes would stay open."""
+    for one in listening:
+        asyncio.get_running_loop().remove_reader(one.fileno())
+    await turns()
+
+
+async def turns() -> None:
+    """Let the loop turn a few times."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def free_port() -> int:
