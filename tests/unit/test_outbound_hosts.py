@@ -1,0 +1,494 @@
+"""How often and how long a host is bothered: rates, turns, pauses, breakers, retries."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+
+from actors.outbound import Kind, Outbound, OutboundError, counting
+from actors.outbound.breaker import Breaker
+from actors.outbound.hosts import Hosts
+from actors.outbound.pace import Pace
+from actors.outbound.retry_after import UNTOLD_SECONDS, asked_pause
+from engine.metrics import Metrics
+from engine.restarts import Backoff
+from tests.servers import faults
+from tests.servers.client import Counts, VirtualClock, developing
+from tests.servers.directory import PlcDirectory
+from tests.servers.dns import DnsServer
+from tests.servers.http import HttpServer, Reply, Request
+
+HOUR = 3600.0
+NOW = 1_800_000_000.0
+
+
+class Fine(HttpServer):
+    def answer(self, request: Request) -> Reply:
+        return Reply(200, b"fine", "text/plain")
+
+
+@pytest.fixture
+def server() -> Iterator[Fine]:
+    with Fine() as server:
+        yield server
+
+
+class Asking:
+    """A client on virtual time that asks one server again and again."""
+
+    def __init__(self, url: str, **changes: Any) -> None:
+        self.url = url
+        self.clock = VirtualClock(NOW)
+        self.counts = Counts()
+        settings = {"tries": 1, "requests_per_second": 1000.0, **changes}
+        self.settings = developing(**settings)
+
+    def run(self, work: Callable[[Outbound], Coroutine[Any, Any, None]]) -> None:
+        async def go() -> None:
+            async with Outbound(
+                self.settings,
+                count=self.counts,
+                clock=self.clock,
+                sleep=self.clock.sleep,
+                chance=random.Random(1),
+            ) as outbound:
+                await work(outbound)
+
+        asyncio.run(go())
+
+    async def once(self, outbound: Outbound, **more: Any) -> OutboundError | None:
+        try:
+            await outbound.get(self.url, limit_bytes=1000, seconds=5.0, kind="x", **more)
+        except OutboundError as error:
+            return error
+        return None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        (429, {"retry-after": "7"}, 7.0),
+        (503, {"retry-after": " 7 "}, 7.0),
+        (429, {"retry-after": "0"}, 0.0),
+        (429, {"retry-after": "999999999999999999999"}, HOUR),
+        (429, {"retry-after": "9" * 500}, HOUR),
+        (429, {"retry-after": "-5"}, UNTOLD_SECONDS),
+        (429, {"retry-after": "1e9"}, UNTOLD_SECONDS),
+        (429, {"retry-after": "\u0667"}, UNTOLD_SECONDS),
+        (429, {"retry-after": formatdate(NOW + 60, usegmt=True)}, 60.0),
+        (503, {"retry-after": formatdate(NOW - 60, usegmt=True)}, 0.0),
+        (503, {"retry-after": "Fri, 31 Dec 9999 23:59:59 GMT"}, HOUR),
+        (503, {"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359"}, HOUR),
+        (429, {"retry-after": "Fri, 15 Jan 2027 08:01:00 -0000"}, 60.0),
+        (429, {"retry-after": "Mon, 99 Foo 2027 99:99:99 GMT"}, UNTOLD_SECONDS),
+        (429, {"retry-after": "x" * 10_000}, UNTOLD_SECONDS),
+        (429, {"ratelimit-reset": "12"}, 12.0),
+        (429, {"ratelimit-reset": str(int(NOW) + 90)}, 90.0),
+        (429, {"ratelimit-reset": "99999999999999"}, HOUR),
+        (429, {"retry-after": "3", "ratelimit-reset": "12"}, 3.0),
+        (429, {"ratelimit-reset": "soon"}, UNTOLD_SECONDS),
+        (429, {}, UNTOLD_SECONDS),
+        (503, {}, 0.0),
+        (503, {"ratelimit-reset": "12"}, 0.0),
+        (200, {"retry-after": "7"}, 0.0),
+        (500, {"retry-after": "7"}, 0.0),
+    ],
+)
+def test_a_pause_is_read_in_every_form_and_bounded(
+    status: int, headers: dict[str, str], expected: float
+) -> None:
+    assert asked_pause(status, headers, NOW, HOUR) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_host_that_asks_for_a_pause_is_left_alone_until_it_is_over(
+    server: Fine, code: int
+) -> None:
+    asking = Asking(server.url)
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(faults.status(code, {"Retry-After": "120"}, times=1))
+        first = await asking.once(outbound)
+        assert first is not None
+        assert (first.kind, first.status, first.retry_after) == (Kind.HTTP_STATUS, code, 120.0)
+        for _ in range(50):
+            again = await asking.once(outbound)
+            assert again is not None
+            assert again.kind is Kind.PAUSED
+            assert again.retry_after == pytest.approx(120.0)
+        asking.clock.pass_by(119.0)
+        again = await asking.once(outbound)
+        assert again is not None
+        assert again.retry_after == pytest.approx(1.0)
+        assert len(server.requests) == 1
+        asking.clock.pass_by(1.1)
+        assert await asking.once(outbound) is None
+        assert len(server.requests) == 2
+
+    asking.run(work)
+    assert asking.counts == {("x", "http_status"): 1, ("x", "paused"): 51, ("x", "ok"): 1}
+
+
+def test_a_breaker_opens_tries_once_and_closes(server: Fine) -> None:
+    asking = Asking(server.url, breaker_failures=3)
+
+    async def kind(outbound: Outbound) -> Kind | None:
+        error = await asking.once(outbound)
+        return None if error is None else error.kind
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(faults.status(500))
+        assert [await kind(outbound) for _ in range(3)] == [Kind.HTTP_STATUS] * 3
+        assert [await kind(outbound) for _ in range(20)] == [Kind.BREAKER_OPEN] * 20
+        assert len(server.requests) == 3
+        asking.clock.pass_by(30.1)
+        # Half-open: one tries, and the others are not let through beside it.
+        kinds = await asyncio.gather(*(kind(outbound) for _ in range(10)))
+        assert sorted(map(str, kinds)) == ["breaker_open"] * 9 + ["http_status"]
+        assert len(server.requests) == 4
+        # It failed, so the next pause is twice as long.
+        asking.clock.pass_by(31.0)
+        assert await kind(outbound) is Kind.BREAKER_OPEN
+        asking.clock.pass_by(30.0)
+        server.heal()
+        assert await kind(outbound) is None
+        assert [await kind(outbound) for _ in range(5)] == [None] * 5
+        # Closed for good: it takes three failures again.
+        server.fail(faults.status(500))
+        assert [await kind(outbound) for _ in range(4)] == [Kind.HTTP_STATUS] * 3 + [
+            Kind.BREAKER_OPEN
+        ]
+
+    asking.run(work)
+
+
+def test_a_probe_that_is_given_up_lets_another_one_try(server: Fine) -> None:
+    asking = Asking(server.url, breaker_failures=1)
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(faults.status(500, times=1))
+        assert await asking.once(outbound) is not None
+        asking.clock.pass_by(31.0)
+        hanging = server.fail(faults.hang(times=1))
+        probe = asyncio.create_task(asking.once(outbound))
+        while not hanging.fired:
+            await asyncio.sleep(0.001)
+        error = await asking.once(outbound)
+        assert error is not None
+        assert error.kind is Kind.BREAKER_OPEN
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        assert await asking.once(outbound) is None
+
+    asking.run(work)
+
+
+def test_what_is_no_failure_of_the_host_opens_no_breaker(server: Fine) -> None:
+    asking = Asking(server.url, breaker_failures=2)
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(faults.status(404, times=10))
+        for _ in range(10):
+            assert await asking.once(outbound) is None
+        server.fail(faults.content(b"x" * 5000, times=10))
+        for _ in range(10):
+            error = await asking.once(outbound)
+            assert error is not None
+            assert error.kind is Kind.TOO_LARGE
+        for _ in range(5):
+            server.fail(faults.status(429, {"Retry-After": "1"}, times=1))
+            assert await asking.once(outbound) is not None
+            asking.clock.pass_by(1.1)
+        assert await asking.once(outbound) is None
+
+    asking.run(work)
+
+
+@pytest.mark.parametrize("fault", [faults.drop(), faults.raw(b"\x00"), faults.cut()])
+def test_a_directory_down_for_an_hour_is_asked_a_few_times(fault: faults.Fault) -> None:
+    asking: Asking
+    with PlcDirectory({"did:plc:a": {"id": "did:plc:a"}}.items()) as plc:
+        asking = Asking(f"{plc.url}/did:plc:a", tries=2)
+
+        async def work(outbound: Outbound) -> None:
+            assert await asking.once(outbound) is None
+            plc.fail(fault)
+            began, asked = asking.clock.now(), len(plc.requests)
+            tried = 0
+            while asking.clock.now() - began < HOUR:
+                assert await asking.once(outbound) is not None
+                asking.clock.pass_by(1.0)
+                tried += 1
+            assert tried > 3000
+            # Five to open the breaker, then one for each of its pauses: 30 s, 60 s, ... 15 min.
+            assert len(plc.requests) - asked <= 15
+            plc.heal()
+            asking.clock.pass_by(900.0)
+            assert await asking.once(outbound) is None
+
+        asking.run(work)
+    opened = asking.counts["x", "breaker_open"]
+    assert opened > 3000
+    assert asking.counts["x", "ok"] == 2
+    assert fault.fired <= 15
+
+
+def test_retries_give_their_slot_back_while_they_wait(server: Fine) -> None:
+    async def go() -> None:
+        waiting, go_on = asyncio.Event(), asyncio.Event()
+
+        async def sleep(_seconds: float) -> None:
+            waiting.set()
+            await go_on.wait()
+
+        settings = developing(tries=2, connections_per_host=1, connections=1)
+        async with Outbound(settings, sleep=sleep) as outbound:
+            server.fail(faults.drop(times=1))
+            first = asyncio.create_task(
+                outbound.get(f"{server.url}/first", limit_bytes=99, seconds=5)
+            )
+            await asyncio.wait_for(waiting.wait(), 5)
+            second = await outbound.get(f"{server.url}/second", limit_bytes=99, seconds=5)
+            assert second.body == b"fine"
+            go_on.set()
+            assert (await first).body == b"fine"
+        assert [request.path for request in server.requests] == ["/first", "/second", "/first"]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("fault", "requests"),
+    [
+        (faults.drop(), 3),
+        (faults.status(502), 3),
+        (faults.status(503, {"Retry-After": "2"}), 3),
+        (faults.status(503, {"Retry-After": "60"}), 1),
+        (faults.status(429), 1),
+        (faults.status(404), 1),
+        (faults.endless(), 1),
+        (faults.raw(b"\x00\r\n\r\n"), 1),
+    ],
+)
+def test_only_what_passes_soon_is_tried_again(
+    server: Fine, fault: faults.Fault, requests: int
+) -> None:
+    asking = Asking(server.url, tries=3)
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(fault)
+        await asking.once(outbound)
+        assert len(server.requests) == requests
+        assert sum(asking.counts.values()) == requests
+        pauses = [seconds for seconds in asking.clock.slept if seconds > 0.01]
+        assert len(pauses) == requests - 1
+        assert pauses == sorted(pauses)
+
+    asking.run(work)
+
+
+def test_requests_to_one_host_take_turns_and_other_hosts_do_not_wait(server: Fine) -> None:
+    async def go(other: Fine) -> None:
+        settings = developing(connections_per_host=3, requests_per_second=10_000.0)
+        server.fail(faults.slow(0.05))
+        async with Outbound(settings) as outbound:
+
+            async def one(url: str, number: int) -> None:
+                await outbound.get(f"{url}/{number}", limit_bytes=99, seconds=5)
+
+            many = [asyncio.create_task(one(server.url, number)) for number in range(20)]
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            # Another name is another host, here at the same address.
+            await one(other.url.replace("127.0.0.1", "localhost"), 0)
+            assert len(server.requests) < 20
+            await asyncio.gather(*many)
+        assert server.most_active == 3
+        # In the order they were asked for, three at a time.
+        numbers = [int(request.path[1:]) for request in server.requests]
+        assert all(abs(number - at) < 3 for at, number in enumerate(numbers))
+
+    with Fine() as other:
+        asyncio.run(go(other))
+
+
+def test_all_requests_together_have_a_bound_too() -> None:
+    async def go(dns: DnsServer, server: Fine) -> None:
+        settings = developing(
+            nameservers=dns.nameserver, connections=4, requests_per_second=10_000.0
+        )
+        server.fail(faults.slow(0.02))
+        async with Outbound(settings) as outbound:
+            await asyncio.gather(
+                *(
+                    outbound.get(
+                        f"http://h{number}.example.com:{server.port}/", limit_bytes=9, seconds=9
+                    )
+                    for number in range(30)
+                )
+            )
+        assert server.most_active == 4
+        assert len(server.requests) == 30
+
+    with DnsServer() as dns, Fine() as server:
+        dns.everything = ("127.0.0.1",)
+        asyncio.run(go(dns, server))
+
+
+def test_who_waits_too_long_for_a_turn_is_told_so(server: Fine) -> None:
+    async def go() -> None:
+        settings = developing(connections_per_host=1, queue_seconds=0.1, tries=1)
+        async with Outbound(settings) as outbound:
+            server.fail(faults.slow(1.0))
+            first = asyncio.create_task(outbound.get(server.url, limit_bytes=99, seconds=5))
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            with pytest.raises(OutboundError) as caught:
+                await outbound.get(server.url, limit_bytes=99, seconds=5)
+            assert caught.value.kind is Kind.BUSY
+            assert (await first).body == b"fine"
+        assert len(server.requests) == 1
+
+    asyncio.run(go())
+
+
+def test_the_rate_to_a_host_holds_over_time(server: Fine) -> None:
+    asking = Asking(server.url, requests_per_second=10.0, queue_seconds=1000.0)
+
+    async def work(outbound: Outbound) -> None:
+        began = asking.clock.now()
+        for number in range(101):
+            assert await asking.once(outbound) is None
+            if number == 9:
+                assert asking.clock.now() == began
+        assert asking.clock.now() - began == pytest.approx(9.1, abs=0.2)
+
+    asking.run(work)
+
+
+def test_many_names_at_one_address_share_a_rate_of_connections() -> None:
+    async def go(dns: DnsServer, server: Fine) -> None:
+        clock = VirtualClock()
+        settings = developing(nameservers=dns.nameserver, requests_per_second=10.0, tries=1)
+        async with Outbound(settings, clock=clock, sleep=clock.sleep) as outbound:
+            began = clock.now()
+            for number in range(60):
+                url = f"http://h{number}.example.com:{server.port}/"
+                assert (await outbound.get(url, limit_bytes=9, seconds=5)).status == 200
+            assert clock.now() - began == pytest.approx(5.0, abs=0.3)
+
+    with DnsServer() as dns, Fine() as server:
+        dns.everything = ("127.0.0.1",)
+        asyncio.run(go(dns, server))
+
+
+def test_the_state_of_hosts_is_bounded_and_forgets_those_that_are_well_first() -> None:
+    async def go() -> None:
+        clock = VirtualClock()
+        settings = developing(hosts=100)
+        hosts = Hosts(settings, clock, clock.sleep, random.Random(1))
+        for _ in range(settings.breaker_failures):
+            async with hosts.turn("dead") as slot:
+                slot.bad = True
+        for number in range(100_000):
+            async with hosts.turn(f"host{number}") as slot:
+                slot.good = True
+            clock.pass_by(2.0 if number < 4 else 0.2)
+            if number == 90:
+                # The breaker outlives the others that were asked since.
+                with pytest.raises(OutboundError):
+                    async with hosts.turn("dead"):
+                        raise AssertionError
+        assert len(hosts) == 100
+
+    asyncio.run(go())
+
+
+def test_hosts_that_are_all_busy_are_not_forgotten() -> None:
+    async def go() -> None:
+        clock = VirtualClock()
+        hosts = Hosts(developing(hosts=2), clock, clock.sleep, random.Random(1))
+        async with hosts.turn("a"), hosts.turn("b"), hosts.turn("c"):
+            assert len(hosts) == 3
+        async with hosts.turn("d"):
+            pass
+        assert len(hosts) <= 3
+
+    asyncio.run(go())
+
+
+def test_a_waiter_that_is_cancelled_just_as_its_turn_comes_hands_it_on() -> None:
+    async def go() -> None:
+        clock = VirtualClock()
+        settings = developing(connections_per_host=1, requests_per_second=1000.0)
+        hosts = Hosts(settings, clock, clock.sleep, random.Random(1))
+        order: list[str] = []
+
+        async def one(name: str) -> None:
+            async with hosts.turn("host"):
+                order.append(name)
+
+        async with hosts.turn("host"):
+            first, second = asyncio.create_task(one("first")), asyncio.create_task(one("second"))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        # The slot was handed to the first, which is cancelled before it runs.
+        first.cancel()
+        await asyncio.wait_for(second, 5)
+        assert first.cancelled()
+        assert order == ["second"]
+        async with asyncio.timeout(5), hosts.turn("host"):
+            order.append("free")
+
+    asyncio.run(go())
+
+
+def test_a_pace_keeps_its_rate_whatever_the_order() -> None:
+    for rate in (0.1, 0.9, 1.0, 3.0, 50.0):
+        pace, chance = Pace(), random.Random(int(rate * 10))
+        now, turns = 1000.0, []
+        for _ in range(500):
+            turns.append(now + pace.reserve(now, rate))
+            now += chance.random() * 2 / rate
+        burst = max(rate, 1.0)
+        for first in range(0, 500, 7):
+            for last in range(first + 1, min(first + 60, 500)):
+                allowed = burst + (turns[last] - turns[first]) * rate + 1e-6
+                assert last - first + 1 <= allowed + 1
+
+
+def test_a_breaker_doubles_its_pause_to_the_longest() -> None:
+    backoff, chance = Backoff(30.0, 900.0, jitter=0.0), random.Random(1)
+    breaker, now, pauses = Breaker(), 0.0, []
+    for _ in range(5):
+        breaker.bad(now, False, 5, backoff, chance)
+    for _ in range(8):
+        pause = breaker.closed_for(now)
+        pauses.append(pause)
+        now += pause
+        assert breaker.closed_for(now) == 0.0
+        assert breaker.admit()
+        assert breaker.closed_for(now) == 1.0
+        breaker.bad(now, True, 5, backoff, chance)
+    assert pauses == [30, 60, 120, 240, 480, 900, 900, 900]
+    breaker.good()
+    assert breaker.clean
+
+
+def test_requests_are_counted_in_the_metrics_of_an_actor() -> None:
+    metrics = Metrics()
+    count = counting(metrics, ("plc", "txt"))
+    families = len(metrics.snapshot().families[0].samples)
+    count("plc", "ok")
+    count("plc", "ok")
+    for kind in Kind:
+        count("txt", str(kind))
+    snapshot = metrics.snapshot()
+    assert snapshot.value("outbound_requests_total", kind="plc", outcome="ok") == 2
+    assert snapshot.value("outbound_requests_total", kind="txt", outcome="tls") == 1
+    # None is made by counting: a snapshot may be under way in another thread.
+    assert len(snapshot.families[0].samples) == families
