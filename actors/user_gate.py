@@ -71,9 +71,13 @@ class _Waiter:
 
 @dataclass(slots=True)
 class _Job:
-    """What a thread does: make `dids` and finish `rows` of the outbox, or read what is `left`."""
+    """What a thread does: make `dids` and finish `rows` of the outbox, or read what is `left`.
+
+    `authors` are those that a shard asked for, as they write just now.
+    """
 
     dids: list[str] = field(default_factory=list)
+    authors: list[str] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     sweeps: bool = False
     made: int = 0
@@ -233,6 +237,7 @@ class UserGate(Actor):
             did = next(iter(self._wanted))
             del self._wanted[did]
             dids[did] = None
+            job.authors.append(did)
         job.dids = list(dids)
         if job.dids or job.rows:
             return job
@@ -260,12 +265,12 @@ class UserGate(Actor):
     def _create(self, job: _Job, connection: Connection) -> int:
         """Make the users of a job; where PostgreSQL refuses one of them, the others."""
         try:
-            return create_users(connection, self._fence, job.dids, job.rows)
+            return create_users(connection, self._fence, job.dids, job.rows, job.authors)
         except REFUSALS:
             made = 0
         for did in job.dids:
             try:
-                made += create_users(connection, self._fence, [did])
+                made += create_users(connection, self._fence, [did], (), job.authors)
             except REFUSALS as refusal:
                 job.refused[did] = one_line(refusal)
         create_users(connection, self._fence, [], job.rows)

@@ -27,6 +27,7 @@ ON_EXISTING = frozenset(
         "explain",
         "fence",
         "forget",
+        "identities",
         "judgement",
         "notifications",
         "notifications_changes",

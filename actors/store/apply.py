@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from actors.records.fields import key_time
 from actors.records.record import AGGREGATES, SUBJECT_COUNTS, AggregateTable, Row, Value
-from actors.store import statements
+from actors.store import identities, statements
 from actors.store.arrays import Array, array, text_array
 from actors.store.aside import pack
 from actors.store.plan import Plan, TablePlan, thing_text
@@ -193,6 +193,9 @@ class PlanWriter:
         if folded.statuses:
             dids, statuses = zip(*sorted(folded.statuses.items()), strict=True)
             self._execute(statements.PUT_STATUSES_SQL, [text_array(dids), text_array(statuses)])
+            self._execute(identities.CREATE_SQL, identities.create_parameters(dids))
+        if folded.identities:
+            self._execute(identities.CHANGED_SQL, [text_array(sorted(folded.identities))])
         if folded.purges:
             self._execute(statements.PUT_PURGES_SQL, [text_array(sorted(folded.purges))])
 

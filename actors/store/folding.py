@@ -121,6 +121,7 @@ class Folded:
     accounts: dict[str, Account] = field(default_factory=dict)
     statuses: dict[str, str | None] = field(default_factory=dict)
     purges: set[str] = field(default_factory=set)
+    identities: set[str] = field(default_factory=set)
     outcome: Outcome = field(default_factory=Outcome)
 
 
@@ -257,3 +258,4 @@ def _identity(folded: Folded, known: Known, state: IdentityState) -> None:
     moment = Moment(state.host, state.seq, state.time)
     if moment.after(before.identity):
         folded.accounts[state.did] = before._replace(identity=moment)
+        folded.identities.add(state.did)

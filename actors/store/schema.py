@@ -299,6 +299,15 @@ ENGINE: tuple[Table, ...] = (
         "did*~ text, active! boolean = true, status text, host text, seq bigint, time timestamp,"
         "identity_host text, identity_seq bigint, identity_time timestamp",
     ),
+    # Who each account is, by its DID document (see actors/store/identities.py).
+    table(
+        "engine_identities",
+        "did*~ text, plc! boolean, rank! integer = 2, next_check! timestamp = now(),"
+        "checked_at timestamp, failures! integer = 0, handle text, claimed text, pds text,"
+        "signing_key text, labeler text, label_key text, problem text,"
+        "created_at! timestamp = now()",
+        indexes=("plc, rank, next_check",),
+    ),
     # How far each labeler has been read, by the numbers of its endpoint, and why it is not read.
     table(
         "engine_labelers",

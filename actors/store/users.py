@@ -1,11 +1,11 @@
 """Rows of `users`: made by the user gate for every DID that wrote something or was spoken of."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from psycopg import Connection
 
-from actors.store import outbox
+from actors.store import identities, outbox
 from actors.store.arrays import text_array
 from actors.store.fence import Fence
 from actors.store.tallies import ADD_SQL, add_parameters
@@ -24,15 +24,23 @@ CREATE_SQL: Final = (
 
 
 def create_users(
-    connection: Connection[Any], fence: Fence, dids: Sequence[str], rows: Sequence[int] = ()
+    connection: Connection[Any],
+    fence: Fence,
+    dids: Sequence[str],
+    rows: Sequence[int] = (),
+    active: Collection[str] = (),
 ) -> int:
     """Make the missing rows of these DIDs; returns how many there were.
 
-    `rows` is the outbox work that this finishes, in the same transaction. Raises Fenced.
+    `rows` is the outbox work that this finishes, in the same transaction. The identities of those
+    in `active` are looked at before those of others. Raises Fenced.
     """
+    wanted = sorted(set(dids))
     with connection.transaction():
         fence.check(connection)
-        made = connection.execute(CREATE_SQL, [text_array(sorted(set(dids)))]).rowcount
+        made = connection.execute(CREATE_SQL, [text_array(wanted)]).rowcount
+        if wanted:
+            connection.execute(identities.CREATE_SQL, identities.create_parameters(wanted, active))
         if made:
             connection.execute(
                 ADD_SQL, add_parameters(fence.epoch, fence.actor, {"users_created": made})
