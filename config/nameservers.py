@@ -1,8 +1,9 @@
 """The setting that names DNS servers."""
 
 import ipaddress
+from typing import Final
 
-DNS_PORT = 53
+DNS_PORT: Final = 53
 
 
 def parse_nameservers(text: str) -> tuple[tuple[str, int], ...]:

@@ -84,6 +84,7 @@ class Outbound:
         settings: the limits.
         trusted: URLs of the operator's own choice; their hosts and ports may have any address, and
             no TLS. The directory of the settings is always one of them.
+        rates: requests a second of single hosts, in place of `network.requests_per_second`.
         count: counts every request, each try by itself.
         clock: for the rates, pauses and breakers; the limits of a single answer are in real time.
         sleep: waits by that clock.
@@ -98,6 +99,7 @@ class Outbound:
         settings: NetworkSettings,
         *,
         trusted: Iterable[str] = (),
+        rates: Mapping[str, float] | None = None,
         count: Count | None = None,
         clock: Clock | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -114,7 +116,7 @@ class Outbound:
         self._chance = chance or random.Random()  # noqa: S311 - jitter
         self.tls = tls or _default_tls()
         self._names = Names(settings, clock.monotonic)
-        self._hosts = Hosts(settings, clock, sleep, self._chance)
+        self._hosts = Hosts(settings, clock, sleep, self._chance, rates or {})
         self._dialer = Dialer(
             settings,
             self._names,
@@ -281,7 +283,12 @@ class Outbound:
             deadline = loop.time() + ask.left
             try:
                 async with self._exchange.head(
-                    target, ask.method, ask.headers, ask.body, ask.left
+                    target,
+                    ask.method,
+                    ask.headers,
+                    ask.body,
+                    limit=ask.limit,
+                    seconds=ask.left,
                 ) as response:
                     answer = Answer(
                         target.host,

@@ -15,6 +15,7 @@ import httpcore
 from actors.outbound import target as targets
 from actors.outbound.addresses import is_public
 from actors.outbound.errors import Kind, OutboundError
+from actors.outbound.metered import Metered
 from actors.outbound.names import Names
 from actors.outbound.pace import Pace
 from config.settings import NetworkSettings
@@ -73,11 +74,13 @@ class Dialer(httpcore.AsyncNetworkBackend):
             # Each has an equal part of the time that is left.
             share = (end - loop.time()) / (len(places) - index)
             try:
-                return await self._sockets.connect_tcp(
+                stream = await self._sockets.connect_tcp(
                     address, at, max(share, 0.001), local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
+            else:
+                return Metered(stream, host)
         late = isinstance(failed, httpcore.ConnectTimeout)
         detail = "no answer to the attempt to connect" if late else f"cannot connect: {failed}"
         raise OutboundError(Kind.CONNECT, host, detail) from failed

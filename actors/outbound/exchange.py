@@ -14,6 +14,7 @@ import httpcore
 
 from actors.outbound.dialer import Dialer
 from actors.outbound.errors import Kind, OutboundError
+from actors.outbound.metered import Metered
 from actors.outbound.target import Target
 from config import VERSION
 from config.settings import NetworkSettings
@@ -62,6 +63,8 @@ class Exchange:
         method: str,
         headers: Mapping[str, str],
         body: bytes | None,
+        *,
+        limit: int,
         seconds: float,
     ) -> AsyncIterator[httpcore.Response]:
         """Send a request, and give the answer when its head is there.
@@ -80,6 +83,9 @@ class Exchange:
             raise OutboundError(Kind.TLS, target.host, f"no TLS: {_short(error)}") from None
         except BROKEN as error:
             raise broken(target.host, error) from None
+        stream = response.extensions["network_stream"]
+        if isinstance(stream, Metered):
+            stream.expect(limit)
         try:
             yield response
         finally:

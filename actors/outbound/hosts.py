@@ -8,8 +8,9 @@ remembered is bounded: the hosts that were asked least recently are forgotten.
 import asyncio
 import random
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
 
 from actors.outbound.breaker import Breaker
 from actors.outbound.errors import Kind, OutboundError
@@ -19,9 +20,9 @@ from engine.clock import Clock
 from engine.restarts import Backoff
 
 # Of so many least recently asked hosts, one that is well is forgotten first.
-_LOOK: int = 16
+_LOOK: Final = 16
 # Requests that wait for one host; more are refused at once.
-_MOST_WAITING: int = 1000
+_MOST_WAITING: Final = 1000
 
 
 class _Host:
@@ -62,11 +63,13 @@ class Hosts:
         clock: Clock,
         sleep: Callable[[float], Awaitable[None]],
         chance: random.Random,
+        rates: Mapping[str, float],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._sleep = sleep
         self._chance = chance
+        self._rates = rates
         self._backoff = Backoff(settings.breaker_min_seconds, settings.breaker_max_seconds)
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._all = asyncio.Semaphore(settings.connections)
@@ -148,7 +151,8 @@ class Hosts:
         host.active -= 1
 
     async def _pace(self, name: str, host: _Host) -> None:
-        rate, now = self._settings.requests_per_second, self._clock.monotonic()
+        rate = self._rates.get(name, self._settings.requests_per_second)
+        now = self._clock.monotonic()
         if host.pace.wait(now, rate) > self._settings.queue_seconds:
             raise self._busy(name)
         wait = host.pace.reserve(now, rate)

@@ -49,6 +49,9 @@ class Names:
         self._known: OrderedDict[tuple[str, str], tuple[float, list[str]]] = OrderedDict()
         self._lookups = asyncio.Semaphore(_LOOKUPS)
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     async def addresses(self, host: str, family: str) -> list[str]:
         """The addresses of a host of one family, `A` or `AAAA`; none where it has none.
 

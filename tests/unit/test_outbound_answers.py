@@ -32,6 +32,13 @@ SHORT = {
 }
 
 
+def _endless_wrapping() -> Iterator[bytes]:
+    """A body of single bytes, each in a chunk whose extension is much larger."""
+    yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    while True:
+        yield b"1;x=" + b"y" * 4000 + b"\r\nz\r\n"
+
+
 class Bodies(HttpServer):
     def answer(self, request: Request) -> Reply:
         return Reply(200, BODY, "text/plain")
@@ -82,7 +89,8 @@ def failed(server: HttpServer, fault: Fault, **changes: Any) -> OutboundError:
         (faults.trickle(0.1), Kind.TOO_SLOW),
         (faults.slow_head(0.05), Kind.TIMEOUT),
         (faults.hang(), Kind.TIMEOUT),
-        (faults.endless_interim(), Kind.TIMEOUT),
+        (faults.endless_interim(), Kind.BAD_ANSWER),
+        (Fault("wrapping", parts=_endless_wrapping), Kind.BAD_ANSWER),
         (faults.endless_head(), Kind.BAD_ANSWER),
         (faults.raw(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000 + b"\r\n\r\n"), Kind.BAD_ANSWER),
         (faults.raw(b"SSH-2.0-OpenSSH_9.9\r\n"), Kind.CLOSED),

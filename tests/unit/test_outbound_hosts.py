@@ -370,6 +370,20 @@ def test_the_rate_to_a_host_holds_over_time(server: Fine) -> None:
     asking.run(work)
 
 
+def test_a_host_may_have_a_rate_of_its_own(server: Fine) -> None:
+    async def go() -> None:
+        clock = VirtualClock()
+        settings = developing(requests_per_second=1.0, queue_seconds=1000.0)
+        rates = {"127.0.0.1": 20.0}
+        async with Outbound(settings, rates=rates, clock=clock, sleep=clock.sleep) as outbound:
+            began = clock.now()
+            for _ in range(41):
+                assert (await outbound.get(server.url, limit_bytes=9, seconds=5)).status == 200
+            assert clock.now() - began == pytest.approx(1.05, abs=0.1)
+
+    asyncio.run(go())
+
+
 def test_many_names_at_one_address_share_a_rate_of_connections() -> None:
     async def go(dns: DnsServer, server: Fine) -> None:
         clock = VirtualClock()
@@ -390,7 +404,7 @@ def test_the_state_of_hosts_is_bounded_and_forgets_those_that_are_well_first() -
     async def go() -> None:
         clock = VirtualClock()
         settings = developing(hosts=100)
-        hosts = Hosts(settings, clock, clock.sleep, random.Random(1))
+        hosts = Hosts(settings, clock, clock.sleep, random.Random(1), {})
         for _ in range(settings.breaker_failures):
             async with hosts.turn("dead") as slot:
                 slot.bad = True
@@ -411,7 +425,7 @@ def test_the_state_of_hosts_is_bounded_and_forgets_those_that_are_well_first() -
 def test_hosts_that_are_all_busy_are_not_forgotten() -> None:
     async def go() -> None:
         clock = VirtualClock()
-        hosts = Hosts(developing(hosts=2), clock, clock.sleep, random.Random(1))
+        hosts = Hosts(developing(hosts=2), clock, clock.sleep, random.Random(1), {})
         async with hosts.turn("a"), hosts.turn("b"), hosts.turn("c"):
             assert len(hosts) == 3
         async with hosts.turn("d"):
@@ -425,7 +439,7 @@ def test_a_waiter_that_is_cancelled_just_as_its_turn_comes_hands_it_on() -> None
     async def go() -> None:
         clock = VirtualClock()
         settings = developing(connections_per_host=1, requests_per_second=1000.0)
-        hosts = Hosts(settings, clock, clock.sleep, random.Random(1))
+        hosts = Hosts(settings, clock, clock.sleep, random.Random(1), {})
         order: list[str] = []
 
         async def one(name: str) -> None:

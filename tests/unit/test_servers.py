@@ -11,8 +11,11 @@ from actors.atproto import car, cbor, mst, multikey, signature
 from actors.outbound import Outbound, Response
 from bench.network import Network
 from tests.corpus.files import demo_frames, document, label_frames, repositories
-from tests.servers.client import developing
+from tests.servers.certificates import authority
+from tests.servers.client import developing, network
 from tests.servers.directory import PlcDirectory, Sites
+from tests.servers.dns import DnsServer
+from tests.servers.internet import PUBLIC
 from tests.servers.labeler import PATH, Labeler
 from tests.servers.labels import LabelKey
 from tests.servers.network import (
@@ -189,3 +192,20 @@ def test_labels_are_signed_over_their_other_fields() -> None:
     public = multikey.parse(key.multikey)
     assert signature.is_valid(public, message, label["sig"])
     assert not signature.is_valid(public, message + b"x", label["sig"])
+
+
+def test_a_websocket_runs_over_a_socket_that_the_outbound_client_dialled() -> None:
+    tls = authority().server("labeler.example.com")
+    with DnsServer() as dns, Labeler(label_frames(), tls) as labeler:
+        dns.a("labeler.example.com", PUBLIC)
+
+        async def go() -> bytes | str:
+            settings = network(nameservers=dns.nameserver)
+            routes = {(PUBLIC, 443): ("127.0.0.1", labeler.port)}
+            async with Outbound(settings, tls=authority().trust(), routes=routes) as outbound:
+                url = f"wss://labeler.example.com{PATH}?cursor=79"
+                dialled = await outbound.dial(url)
+                async with connect(url, sock=dialled, ssl=outbound.tls, proxy=None) as line:
+                    return await line.recv()
+
+        assert asyncio.run(go()) == label_frames()[-1]
