@@ -5,14 +5,15 @@ goes on: a broken record costs itself, a broken commit its records, never more.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from actors.atproto import cid, commit, datamodel, datetimes, frames, tid
 from actors.atproto.did import MAX_LENGTH as MAX_DID
 from actors.atproto.errors import Reason, WireError
-from actors.atproto.events import Account, Action, Commit, Identity, Sync
+from actors.atproto.events import Account, Commit, Identity, Sync
+from actors.atproto.uri import split_path
 from actors.drops import Drop, DropReason
 from actors.records import fields, record_type
 from actors.records.record import RecordType, Row, Source
@@ -21,6 +22,7 @@ from actors.store.batch import (
     AppliedCommit,
     Change,
     Dropped,
+    Fetched,
     IdentityState,
     Operation,
     SyncState,
@@ -62,10 +64,10 @@ class Batch:
         match event:
             case Commit():
                 self.events["commit"] += 1
-                self._commit(event, host)
+                self._commit(event, host, frame)
             case Sync():
                 self.events["sync"] += 1
-                self._sync(event)
+                self._sync(event, host, frame)
             case Identity():
                 self.events["identity"] += 1
                 time = datetimes.to_microseconds(event.time)
@@ -92,7 +94,7 @@ class Batch:
             tallies["lexicon.reported"] = len(self.reported)
         return tallies
 
-    def _sync(self, event: Sync) -> None:
+    def _sync(self, event: Sync, host: str, frame: bytes) -> None:
         try:
             signed = commit.open_sync(event)
             ahead = self._is_ahead(signed.rev, datetimes.to_microseconds(event.time), event.did)
@@ -100,7 +102,7 @@ class Batch:
             self._drop(error.reason, event.did, error.detail)
             return
         if not ahead:
-            self.changes.append(SyncState(event.did, signed.rev, signed.data))
+            self.changes.append(SyncState(event.did, signed.rev, signed.data, host, frame))
 
     def _is_ahead(self, rev: str, time: int, did: str) -> bool:
         """Whether a rev lies in the future of its event, which is then dropped. Raises WireError.
@@ -115,7 +117,7 @@ class Batch:
         self._drop(Reason.REV_IN_FUTURE, did, detail)
         return True
 
-    def _commit(self, event: Commit, host: str) -> None:
+    def _commit(self, event: Commit, host: str, frame: bytes) -> None:
         try:
             opened = commit.open_commit(event)
         except WireError as error:
@@ -129,25 +131,12 @@ class Batch:
         operations = []
         drops: list[Dropped] = []
         for op in opened.ops:
-            collection, rkey = op.collection, op.rkey
-            uri = f"at://{did}/{collection}/{rkey}"
-            type_ = record_type(collection)
-            if type_.only_key is not None and rkey != type_.only_key:
-                if op.action is not Action.DELETE:
-                    detail = f"the key of {collection} must be {type_.only_key}"
-                    drops.append(Dropped(DropReason.NOT_AUTHORIZED, uri, detail))
-                continue
             text = "" if op.cid is None else cid.to_text(op.cid)
-            row: Row | None = None
-            if op.problem is not None:
-                detail = "the commit does not hold it as it should"
-                drops.append(Dropped(op.problem, uri, detail))
-            elif op.record is not None:
-                self.size += len(op.record)
-                source = Source(uri, did, rkey, text, time, seq, event.rev)
-                row = self._row(type_, source, op.record, collection, drops)
-            key = type_.key(uri, did, rkey)
-            operations.append(Operation(type_, key, uri, text, row))
+            uri = f"at://{did}/{op.collection}/{op.rkey}"
+            source = Source(uri, did, op.rkey, text, time, seq, event.rev)
+            operation = self._operation(source, op.collection, op.record, op.problem, drops)
+            if operation is not None:
+                operations.append(operation)
         self.authors.add(did)
         self.changes.append(
             AppliedCommit(
@@ -161,8 +150,58 @@ class Batch:
                 time,
                 host=host,
                 seq=event.seq,
+                frame=frame,
             )
         )
+
+    def fetched(
+        self, did: str, rev: str, records: Iterable[tuple[str, bytes | None, bytes | None]]
+    ) -> Fetched:
+        """Make a change of records (path, CID, block) that a repository held at `rev`.
+
+        Without a block the record is not there. They take the time of the rev.
+        """
+        time = min(tid.to_microseconds(rev), fields.LATEST_MICROS)
+        operations = []
+        drops: list[Dropped] = []
+        for path, name, block in records:
+            parts = split_path(path)
+            if parts is None:
+                detail = "not the path of a record"
+                drops.append(Dropped(Reason.BAD_PATH, f"at://{did}/{path[:600]}", detail))
+                continue
+            collection, rkey = parts
+            text = "" if name is None else cid.to_text(name)
+            source = Source(f"at://{did}/{path}", did, rkey, text, time, None, rev)
+            operation = self._operation(source, collection, block, None, drops)
+            if operation is not None:
+                operations.append(operation)
+        self.authors.add(did)
+        return Fetched(did, rev, time, operations, drops)
+
+    def _operation(
+        self,
+        source: Source,
+        collection: str,
+        record: bytes | None,
+        problem: Reason | None,
+        drops: list[Dropped],
+    ) -> Operation | None:
+        """Make the operation on a record's key; None where the key means nothing to its type."""
+        type_ = record_type(collection)
+        uri = source.uri
+        if type_.only_key is not None and source.rkey != type_.only_key:
+            if record is not None or problem is not None:
+                detail = f"the key of {collection} must be {type_.only_key}"
+                drops.append(Dropped(DropReason.NOT_AUTHORIZED, uri, detail))
+            return None
+        row: Row | None = None
+        if problem is not None:
+            drops.append(Dropped(problem, uri, "the commit does not hold it as it should"))
+        elif record is not None:
+            self.size += len(record)
+            row = self._row(type_, source, record, collection, drops)
+        return Operation(type_, type_.key(uri, source.did, source.rkey), uri, source.cid, row)
 
     def _row(
         self,

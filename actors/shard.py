@@ -4,24 +4,37 @@ It acks what it has committed and nothing before. What a batch means for other a
 the batch's own transaction and then offered along; an offer that is not taken is made up for later.
 """
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import structlog
 
 from actors.atproto.lexicon import LexiconError
+from actors.backlog import Backlog, Once
 from actors.decoder import Batch, Validate
 from actors.lexicons import Validation
 from actors.mail import Mail
-from actors.messages import CreateUsers, EnsureUsers, Frames, Settle
+from actors.messages import (
+    CreateUsers,
+    EnsureUsers,
+    FetchedRecord,
+    Frames,
+    RepoSlice,
+    ResyncBegins,
+    ResyncEnds,
+    Settle,
+)
 from actors.recent import Recent
 from actors.records.fields import owner
-from actors.store.batch import Dropped, Outcome
+from actors.shard_metrics import ShardMetrics
+from actors.store import resync
+from actors.store.batch import Change, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
+from actors.store.held import Range
 from actors.store.outage import Outage
+from actors.store.parking import Parked
 from actors.store.session import (
     Connection,
     DatabaseAway,
@@ -35,7 +48,6 @@ from engine.address import Address, member
 from engine.context import Context
 from engine.errors import ActorAway, AskFailed, AskTimeout
 from engine.message import Codec, Message
-from engine.metrics import COUNTS, Counter
 from engine.sharding import shard_of
 from engine.timer import Timer
 
@@ -48,10 +60,6 @@ DIDS_IN_A_MESSAGE: Final = 1_000
 # A gate that did not answer in time is not waited for again for this long: a batch that comes
 # meanwhile leaves its users to the outbox at once.
 GATE_REST_SECONDS: Final = 5.0
-# Between two looks for accounts whose records are to be removed, at the operator's word.
-PURGE_SECONDS: Final = 5.0
-# After this many drops of one reason the log says no more of them; the counters go on.
-LOGGED_DROPS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +95,16 @@ class Shard(Actor):
         self._known = Recent(settings.user_cache)
         self._gate_rests_until = 0.0
         self._mail = Mail(context, settings.receivers)
-        self._purges: deque[str] = deque()
-        self._purge_timer: Timer | None = None
-        self._look_timer: Timer | None = None
-        self._logged: dict[str, int] = {}
+        self._backlog = Backlog(
+            context, self._with_writer, self._take, self._owns, self._decode_parked
+        )
         self._validate: Validate | None = None
         self._outage = Outage(
             "PostgreSQL is away: this shard waits for it",
             "PostgreSQL is back",
             context.clock.monotonic,
         )
-        metrics = context.metrics
-        self._commits = metrics.counter("commits_total", "Commits applied")
-        self._replayed = metrics.counter("replayed_total", "Commits that were known already")
-        self._gaps = metrics.counter("discontinuous_total", "Commits applied out of step")
-        self._cuts = metrics.counter("texts_cut_total", "Texts too long for an existing column")
-        self._retries = metrics.counter("batch_retries_total", "Batches tried again (locks)")
-        self._outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
-        self._gate_misses = metrics.counter(
-            "user_gate_misses_total", "Batches that did not wait for the user gate"
-        )
-        self._seconds = metrics.histogram("batch_seconds", "Decoding and writing a batch")
-        self._sizes = metrics.histogram("batch_frames", "Frames in a batch", buckets=COUNTS)
+        self._counts = ShardMetrics(context.metrics)
         super().__init__(context, settings)
 
     def on_start(self) -> None:
@@ -120,15 +116,14 @@ class Shard(Actor):
         self._validate = None if lexicons is None else lexicons.validate
         self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
         self._connect()
-        self._look_for_purges()
+        self._backlog.look()
 
     def receive(self, message: Message, delivery: Delivery) -> Message | None:
         """Hold frames until a batch is full, or old enough; settle at once."""
-        if isinstance(message, Settle):
-            self._settle(message)
+        if not isinstance(message, Frames):
+            self._do_at_once(message)
             delivery.ack()
             return None
-        assert isinstance(message, Frames), message
         self._held.append(message)
         self._held_frames += len(message.frames)
         self._held_bytes += delivery.size
@@ -165,7 +160,7 @@ class Shard(Actor):
             return
         began = self.context.clock.monotonic()
         frames_held = self._held_frames
-        self._sizes.observe(frames_held)
+        self._counts.sizes.observe(frames_held)
         batch = self._new_batch()
         for frames in self._held:
             for frame in frames.frames:
@@ -182,7 +177,7 @@ class Shard(Actor):
         self.context.crash_point("shard.after_ack")
         self._held, self._held_frames, self._held_bytes, self._last = [], 0, 0, None
         seconds = self.context.clock.monotonic() - began
-        self._seconds.observe(seconds)
+        self._counts.seconds.observe(seconds)
         log.debug("batch acked", frames=frames_held, ms=round(1000 * seconds, 1))
 
     def _new_batch(self) -> Batch:
@@ -194,10 +189,7 @@ class Shard(Actor):
         self.context.crash_point("shard.decoded")
         began = self.context.clock.monotonic()
         unknown = self._unknown(batch)
-        work = []
-        for start in range(0, len(unknown), DIDS_IN_A_MESSAGE):
-            part = unknown[start : start + DIDS_IN_A_MESSAGE]
-            work.append((GATE, self._codec.encode(CreateUsers(part))))
+        work = self._creations(unknown)
         tallies = batch.tallies()
         outcome = self._persist(
             lambda: apply_bisecting(
@@ -205,27 +197,62 @@ class Shard(Actor):
             )
         )
         for drop in batch.drops:
-            self._count_drop(drop)
+            self._counts.drop(drop)
         for report in batch.reported:
-            self._count_report(report)
+            self._counts.report(report)
         self._take(outcome)
         self._known.update(unknown)
         write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
         log.debug("written", commits=outcome.commits, replayed=outcome.replayed, write_ms=write_ms)
 
-    def _settle(self, message: Settle) -> None:
-        """Do what the registry asks for: claim entries, judge posts."""
+    def _do_at_once(self, message: Message) -> None:
+        """Do what the registry or the fetcher asks for, each in a transaction of its own."""
         wait = self.context.wait
-        self._take(self._persist(lambda: self._writer.settle(message.claims, message.judge, wait)))
+        match message:
+            case Settle(claims, judge):
+                self._take(self._persist(lambda: self._writer.settle(claims, judge, wait)))
+            case FetchedRecord() | RepoSlice():
+                self._apply_fetched(message)
+            case ResyncBegins(did):
+                self._take(self._persist(lambda: resync.begin(self._writer, did, "resync", wait)))
+            case ResyncEnds(did, rev, data):
+                self._take(self._persist(lambda: resync.end(self._writer, did, rev, data, wait)))
+                self._backlog.look()
+            case _:
+                raise TypeError(f"the shard got a {type(message).__name__}")
+
+    def _apply_fetched(self, message: FetchedRecord | RepoSlice) -> None:
+        batch = self._new_batch()
+        if isinstance(message, RepoSlice):
+            records = [(each.path, each.cid, each.record) for each in message.records]
+            fetched = batch.fetched(message.did, message.rev, records)
+            paths: Range | None = Range(message.after, message.until)
+        else:
+            paths = None
+            record = (message.path, message.cid, message.record)
+            fetched = batch.fetched(message.did, message.rev, [record])
+        # Whoever it speaks of is left to the gate's own time: nothing of this is urgent.
+        unknown = sorted(self._known.missing(batch.authors | batch.subjects))
+        work, wait = self._creations(unknown), self.context.wait
+        self._take(
+            self._persist(lambda: resync.apply_fetched(self._writer, fetched, paths, wait, work))
+        )
+        self._known.update(unknown)
+
+    def _creations(self, dids: list[str]) -> list[tuple[str, bytes]]:
+        """The gate's work for DIDs that may lack a `users` row."""
+        parts = [
+            dids[start : start + DIDS_IN_A_MESSAGE]
+            for start in range(0, len(dids), DIDS_IN_A_MESSAGE)
+        ]
+        return [(GATE, self._codec.encode(CreateUsers(part))) for part in parts]
 
     def _take(self, outcome: Outcome) -> None:
         """Take in what a transaction did, and send along what it wrote for others."""
-        for drop in outcome.drops:
-            self._count_drop(drop)
-        self._count(outcome)
+        self._counts.count(outcome)
         self._mail.send(outcome.sent)
         if outcome.purges:
-            self._look_for_purges()
+            self._backlog.look()
 
     def _persist(self, write: Callable[[], T]) -> T:
         """Write, trying again while PostgreSQL is away; ends the run when it stays away."""
@@ -235,7 +262,7 @@ class Shard(Actor):
                 written = write()
             except DatabaseAway as away:
                 if not outage.goes_on:
-                    self._outages.add()
+                    self._counts.outages.add()
                 pause = outage.failed(away)
                 if outage.seconds > self._settings.session.outage_seconds:
                     # It takes connections and still writes nothing: a full disk, for example.
@@ -254,39 +281,18 @@ class Shard(Actor):
                 outage.succeeded()
                 return written
 
-    # --- purges: a slice at a time, between batches
-
-    def _look_for_purges(self) -> None:
-        """Take up the accounts of this shard whose records are to be removed."""
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-        self._look_timer = self.context.after(PURGE_SECONDS, self._look_for_purges)
-        subjects = self._persist(lambda: self._writer.list_purges(self.context.wait))
-        self._purges = deque(subject for subject in subjects if self._owns(subject))
-        self._purge_soon()
+    def _with_writer(self, once: Once) -> Outcome | None:
+        return self._persist(lambda: once(self._writer))
 
     def _owns(self, subject: str) -> bool:
         did = subject if subject.startswith("did:") else owner(subject)
         return member("shard", shard_of(did, self._settings.shards)) == self.context.name
 
-    def _purge_soon(self) -> None:
-        if self._purges and self._purge_timer is None:
-            self._purge_timer = self.context.after(0, self._purge)
-
-    def _purge(self) -> None:
-        """Remove one slice of the first account; the next one when other work had its turn."""
-        self._purge_timer = None
-        if not self._purges:
-            return
-        subject = self._purges[0]
-        wait = self.context.wait
-        outcome = self._persist(lambda: self._writer.purge_slice(subject, wait))
-        if outcome is not None:
-            self._take(outcome)
-        if outcome is None or subject in outcome.purged:
-            self._purges.popleft()
-            log.info("everything that it wrote is removed", subject=subject)
-        self._purge_soon()
+    def _decode_parked(self, rows: Sequence[Parked]) -> Sequence[Change]:
+        batch = self._new_batch()
+        for row in rows:
+            batch.add(row.frame, row.host)
+        return batch.changes
 
     def _unknown(self, batch: Batch) -> list[str]:
         """DIDs that may lack a `users` row; asks the gate for those of authors first.
@@ -298,7 +304,7 @@ class Shard(Actor):
         subjects = known.missing(batch.subjects)
         now = self.context.clock.monotonic
         if authors and now() < self._gate_rests_until:
-            self._gate_misses.add()
+            self._counts.gate_misses.add()
             subjects |= authors
         elif authors and len(authors) <= DIDS_IN_A_MESSAGE:
             timeout = self._settings.gate_timeout_ms / 1000
@@ -307,7 +313,7 @@ class Shard(Actor):
             except (ActorAway, AskFailed, AskTimeout) as missed:
                 if isinstance(missed, AskTimeout):
                     self._gate_rests_until = now() + GATE_REST_SECONDS
-                self._gate_misses.add()
+                self._counts.gate_misses.add()
                 subjects |= authors
             else:
                 known.update(authors)
@@ -343,45 +349,3 @@ class Shard(Actor):
             kept_drops=self._settings.kept_drops,
             crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )
-
-    def _count(self, outcome: Outcome) -> None:
-        self._commits.add(outcome.commits)
-        self._replayed.add(outcome.replayed)
-        self._gaps.add(outcome.discontinuous)
-        self._cuts.add(outcome.cuts)
-        self._retries.add(outcome.retries)
-        for (table, action), amount in outcome.operations.items():
-            self._operation(table, action).add(amount)
-
-        metrics = self.context.metrics
-        for (action, kind), amount in outcome.pending.items():
-            metrics.counter(
-                "pending_total", "Entries of the registry", action=action, kind=kind
-            ).add(amount)
-        for flag, amount in outcome.flags.items():
-            metrics.counter("judged_total", "Judgements of posts that changed", flag=flag).add(
-                amount
-            )
-
-    def _operation(self, table: str, action: str) -> Counter:
-        return self.context.metrics.counter(
-            "operations_total", "Operations applied", table=table, action=action
-        )
-
-    def _count_drop(self, drop: Dropped) -> None:
-        reason = drop.reason
-        self.context.metrics.counter("drops_total", "Bad input stepped over", reason=reason).add()
-        self._log("dropped", drop)
-
-    def _count_report(self, report: Dropped) -> None:
-        self.context.metrics.counter(
-            "lexicon_reported_total", "Records that break their lexicon and were let through"
-        ).add()
-        self._log("breaks its lexicon, and is only reported", report)
-
-    def _log(self, event: str, drop: Dropped) -> None:
-        reason = drop.reason
-        logged = self._logged[reason] = self._logged.get(reason, 0) + 1
-        if logged <= LOGGED_DROPS:
-            rest = " (further ones are only counted)" if logged == LOGGED_DROPS else ""
-            log.info(f"{event}{rest}", reason=reason, subject=drop.subject, detail=drop.detail)

@@ -36,7 +36,8 @@ class AppliedCommit(NamedTuple):
 
     `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed and `cuts` the
     texts that were cut to fit, which count when the commit does; `time` is the event's, in
-    microseconds since 1970, and `seq` its number at its host.
+    microseconds since 1970, and `seq` its number at its host. `frame` is what it was read from,
+    where it may have to wait.
     """
 
     did: str
@@ -50,6 +51,7 @@ class AppliedCommit(NamedTuple):
     cuts: int = 0
     host: str = ""
     seq: int = 0
+    frame: bytes = b""
 
 
 class SyncState(NamedTuple):
@@ -58,6 +60,8 @@ class SyncState(NamedTuple):
     did: str
     rev: str
     data: bytes
+    host: str = ""
+    frame: bytes = b""
 
 
 class AccountState(NamedTuple):
@@ -87,7 +91,27 @@ class Removal(NamedTuple):
     operations: Sequence[Operation]
 
 
-Change = AppliedCommit | SyncState | AccountState | IdentityState | Removal
+class Fetched(NamedTuple):
+    """Records that were fetched from a repository as it was at `rev`, at `time` (microseconds since
+    1970), and removals of what it holds no more. They move no guard.
+    """
+
+    did: str
+    rev: str
+    time: int
+    operations: Sequence[Operation]
+    drops: Sequence[Dropped] = ()
+
+
+class Resynced(NamedTuple):
+    """A repository was fetched whole: this is the state that is indexed now."""
+
+    did: str
+    rev: str
+    data: bytes
+
+
+Change = AppliedCommit | SyncState | AccountState | IdentityState | Removal | Fetched | Resynced
 
 
 class Sent(NamedTuple):
@@ -112,7 +136,8 @@ class Outcome:
     what became of the record (put, delete), `statuses` accounts by what they have become, `pending`
     entries of the registry by what happened to them and their kind, `flags` judgements that
     changed. `sent` holds the rows of the outbox, in the order they were written, `purges` the
-    accounts whose records are to be removed, `purged` subjects of which nothing is left.
+    accounts whose records are to be removed, `purged` subjects of which nothing is left. `parked`
+    counts events that wait, `stale` what was fetched and is older than what is indexed.
     """
 
     commits: int = 0
@@ -129,6 +154,8 @@ class Outcome:
     purged: set[str] = field(default_factory=set)
     drops: list[Dropped] = field(default_factory=list)
     retries: int = 0
+    parked: int = 0
+    stale: int = 0
 
     def tallies(self) -> dict[str, int]:
         """Return what is counted for the run, by name."""
@@ -138,6 +165,8 @@ class Outcome:
             "discontinuous": self.discontinuous,
             "out_of_step": self.out_of_step,
             "ops": sum(self.operations.values()),
+            "parked": self.parked,
+            "stale": self.stale,
         }
         for (table, action), amount in self.operations.items():
             tallies[f"ops.{table}.{action}"] = amount
@@ -170,3 +199,5 @@ class Outcome:
         self.purged |= other.purged
         self.drops.extend(other.drops)
         self.retries += other.retries
+        self.parked += other.parked
+        self.stale += other.stale

@@ -44,7 +44,7 @@ def apply_bisecting(
         if not isinstance(only, AppliedCommit) or not only.operations:
             raise
         reason = str(refused)
-    return writer.apply([_without_refused(writer, only, reason, wait)], work, tallies, wait, drops)
+    return writer.apply([without_refused(writer, only, reason, wait)], work, tallies, wait, drops)
 
 
 def _after_purge(
@@ -68,7 +68,7 @@ def _after_purge(
     return outcome
 
 
-def _without_refused(
+def without_refused(
     writer: Writer, commit: AppliedCommit, reason: str, wait: Callable[[float], None]
 ) -> AppliedCommit:
     """Return the commit with every refused record gone from it, and a drop for each.

@@ -7,7 +7,7 @@ host and sequence number, and by time across hosts.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,10 +17,12 @@ from actors.store.batch import (
     AppliedCommit,
     Change,
     Dropped,
+    Fetched,
     IdentityState,
     Operation,
     Outcome,
     Removal,
+    Resynced,
     SyncState,
 )
 
@@ -75,7 +77,8 @@ class Known:
     """What the database says of a batch's DIDs, and of the records it puts.
 
     `opted_out` are DIDs that forbid the collection of data, `taken_down` DIDs and uris that the
-    operator refuses, `purging` DIDs whose records are being removed, `subscribed` DIDs of whose
+    operator refuses, `purging` DIDs whose records are being removed, `parked` those whose live
+    events wait, `subscribed` DIDs of whose
     posts somebody wants to be told.
     """
 
@@ -85,6 +88,7 @@ class Known:
     taken_down: set[str] = field(default_factory=set)
     purging: set[str] = field(default_factory=set)
     subscribed: set[str] = field(default_factory=set)
+    parked: set[str] = field(default_factory=set)
 
 
 class Step(NamedTuple):
@@ -112,7 +116,7 @@ class Folded:
 
     `final` holds the last operation by table and key; `steps` all of them, for tables in which the
     way there matters. `statuses` are accounts that are shown or hidden now, `purges` accounts that
-    were deleted.
+    were deleted, `parked` events that wait (their DID, host and frame).
     """
 
     final: dict[str, dict[str, Operation]] = field(default_factory=lambda: defaultdict(dict))
@@ -122,6 +126,7 @@ class Folded:
     statuses: dict[str, str | None] = field(default_factory=dict)
     purges: set[str] = field(default_factory=set)
     identities: set[str] = field(default_factory=set)
+    parked: list[tuple[str, str, bytes]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=Outcome)
 
 
@@ -134,6 +139,9 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
     folded = Folded()
     for position, change in enumerate(changes):
         match change:
+            case AppliedCommit() | SyncState() if change.did in known.parked:
+                folded.parked.append((change.did, change.host, change.frame))
+                folded.outcome.parked += 1
             case AppliedCommit():
                 _commit(folded, known, change, position)
             case SyncState():
@@ -142,6 +150,10 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
                 _account(folded, known, change)
             case IdentityState():
                 _identity(folded, known, change)
+            case Fetched():
+                _fetched(folded, known, change, position)
+            case Resynced():
+                _resynced(folded, known, change)
             case Removal():
                 # No operation of a repository, so it is counted elsewhere.
                 for operation in change.operations:
@@ -191,16 +203,8 @@ def _commit(folded: Folded, known: Known, commit: AppliedCommit, position: int) 
     outcome.commits += 1
     outcome.drops.extend(commit.drops)
     outcome.cuts += commit.cuts
-    for operation in commit.operations:
-        reason = forbidden
-        if reason is None and operation.uri in known.taken_down:
-            reason = DropReason.TAKEN_DOWN
-        if reason is None or operation.row is None:
-            _keep(folded, operation, commit.time)
-            continue
-        outcome.drops.append(Dropped(reason, operation.uri, "it is not stored"))
-        withheld = withheld or forbidden is not None
-        _keep(folded, operation._replace(row=None, cid=""), commit.time)
+    if _keep_allowed(folded, known, did, commit.operations, commit.time):
+        withheld = True
     folded.repos[did] = Repo(commit.rev, commit.data, out_of_step, withheld)
 
 
@@ -210,6 +214,57 @@ def _was_refused(commit: AppliedCommit, event: Moment | None) -> bool:
     It came then, while the account was away, and was refused; now it comes again, after a crash.
     """
     return event is not None and event.host == commit.host and event.seq > commit.seq
+
+
+def _fetched(folded: Folded, known: Known, fetched: Fetched, position: int) -> None:
+    did = fetched.did
+    outcome = folded.outcome
+    repo = folded.repos.get(did) or known.repos.get(did)
+    # What is live is newer than what was fetched before it.
+    if repo is not None and fetched.rev < repo.rev:
+        outcome.stale += 1
+        return
+    if not _account_of(folded, known, did).active:
+        return
+    forbidden = _forbidden(known, did)
+    if forbidden is None and (did in known.purging or did in folded.purges):
+        raise PurgeFirst(did, position)
+    outcome.drops.extend(fetched.drops)
+    if _keep_allowed(folded, known, did, fetched.operations, fetched.time) and repo is not None:
+        folded.repos[did] = repo._replace(withheld=True)
+
+
+def _resynced(folded: Folded, known: Known, resynced: Resynced) -> None:
+    did = resynced.did
+    repo = folded.repos.get(did) or known.repos.get(did)
+    if repo is not None and resynced.rev < repo.rev:
+        folded.outcome.stale += 1
+        return
+    if not _account_of(folded, known, did).active:
+        return
+    withheld = _forbidden(known, did) is not None
+    folded.repos[did] = Repo(resynced.rev, resynced.data, out_of_step=False, withheld=withheld)
+
+
+def _keep_allowed(
+    folded: Folded, known: Known, did: str, operations: Iterable[Operation], time: int
+) -> bool:
+    """Keep operations, those that may not be stored as removals; returns whether all of the
+    author's are withheld and some were.
+    """
+    forbidden = _forbidden(known, did)
+    withheld = False
+    for operation in operations:
+        reason = forbidden
+        if reason is None and operation.uri in known.taken_down:
+            reason = DropReason.TAKEN_DOWN
+        if reason is None or operation.row is None:
+            _keep(folded, operation, time)
+            continue
+        folded.outcome.drops.append(Dropped(reason, operation.uri, "it is not stored"))
+        withheld = withheld or forbidden is not None
+        _keep(folded, operation._replace(row=None, cid=""), time)
+    return withheld
 
 
 def _forbidden(known: Known, did: str) -> DropReason | None:

@@ -16,7 +16,15 @@ from actors.records.record import RecordType
 from actors.store.author_range import author_range
 from actors.store.batch import Operation, Outcome, Removal
 
-__all__ = ["Slice", "finish_purge", "list_purges", "next_slice", "note_removed"]
+__all__ = [
+    "AUTHOR_CONDITIONS",
+    "Slice",
+    "finish_purge",
+    "gone",
+    "list_purges",
+    "next_slice",
+    "note_removed",
+]
 
 # Records removed in one transaction.
 SLICE_RECORDS: Final = 500
@@ -64,9 +72,11 @@ _KEPT_SQL: Final = f"""
     ORDER BY uri LIMIT %(limit)s
 """  # noqa: S608 - it is made of constants
 _TYPES: Final = {type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)}
+AUTHOR_CONDITIONS: Final = {
+    table: condition.format(column) for table, (column, condition) in _COLUMNS.items()
+}
 OWNED: Final = tuple(
-    _Owned(_TYPES[table], condition.format(column))
-    for table, (column, condition) in _COLUMNS.items()
+    _Owned(_TYPES[table], condition) for table, condition in AUTHOR_CONDITIONS.items()
 )
 # What an AppView keeps of a user in its own tables, and goes when the user is to be forgotten.
 _PRIVATE: Final = (
@@ -102,16 +112,17 @@ def next_slice(connection: Connection[Any], subject: str) -> Slice | None:
     # Duplicates first, or each would take the place of a record that goes.
     kept = connection.execute(_KEPT_SQL.encode(), {**names, "limit": SLICE_RECORDS}).fetchall()
     if kept:
-        gone = [_gone(_TYPES[table], key) for table, key in kept]
-        return Slice(Removal(subject, gone), reason, last=False)
+        removed = [gone(_TYPES[table], key) for table, key in kept]
+        return Slice(Removal(subject, removed), reason, last=False)
     for type_, condition in OWNED:
         query = sql.SQL("SELECT {key} FROM {table} WHERE ").format(
             key=sql.Identifier(type_.key_column), table=sql.Identifier(type_.table)
         ) + sql.SQL(condition + " LIMIT %(limit)s")
         keys = connection.execute(query, {**names, "limit": SLICE_RECORDS}).fetchall()
         if keys:
-            gone = [_gone(type_, key) for (key,) in keys]
-            return Slice(Removal(subject, gone), reason, last=False)
+            return Slice(
+                Removal(subject, [gone(type_, key) for (key,) in keys]), reason, last=False
+            )
     return Slice(Removal(subject, ()), reason, last=True)
 
 
@@ -122,7 +133,8 @@ def _one_record(subject: str) -> Removal:
     return Removal(parsed.authority, [Operation(type_, key, subject, "", None)])
 
 
-def _gone(type_: RecordType, key: str) -> Operation:
+def gone(type_: RecordType, key: str) -> Operation:
+    """Return the removal of a row that no commit deleted."""
     return Operation(type_, key, key, "", None)
 
 

@@ -12,7 +12,7 @@ from actors.records.record import RecordType
 from actors.store import statements
 from actors.store.arrays import text_array
 from actors.store.aside import from_database, unpack
-from actors.store.batch import AppliedCommit, Change, Removal
+from actors.store.batch import AppliedCommit, Change, Fetched, Removal
 from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.folding import Account, Known, Moment, Repo
 from actors.store.plan import Aside, Met, Plan, Thing, thing_of, thing_text
@@ -39,7 +39,7 @@ def read(
     uris = [
         operation.uri
         for change in changes
-        if isinstance(change, AppliedCommit)
+        if isinstance(change, AppliedCommit | Fetched)
         for operation in change.operations
         if operation.row is not None
     ]
@@ -132,7 +132,7 @@ def _known(rows: Sequence[tuple[Any, ...]]) -> Known:
     known = Known()
     for row in rows:
         did, rev, data, out_of_step, withheld, active, status, *rest = row
-        account, identity, (opted_out, taken_down, purging, subscribed) = (
+        account, identity, (opted_out, taken_down, purging, subscribed, parked) = (
             rest[:3],
             rest[3:6],
             rest[6:],
@@ -148,6 +148,7 @@ def _known(rows: Sequence[tuple[Any, ...]]) -> Known:
             (taken_down, known.taken_down),
             (purging, known.purging),
             (subscribed, known.subscribed),
+            (parked, known.parked),
         ):
             if yes:
                 dids.add(did)
@@ -165,7 +166,7 @@ def _wanted(
     keys: dict[str, dict[str, None]] = {}
     things: dict[str, set[Thing]] = {}
     for change in changes:
-        if not isinstance(change, AppliedCommit | Removal):
+        if not isinstance(change, AppliedCommit | Fetched | Removal):
             continue
         for operation in change.operations:
             type_ = operation.type

@@ -172,12 +172,12 @@ CONTRACT: tuple[Table, ...] = (
     ),
     table(
         "label_events",
-        "id* serial, label_uri!~ text, action! text, created_at! timestamp = now()",
+        "id* bigserial, label_uri!~ text, action! text, created_at! timestamp = now()",
         indexes=("created_at", "label_uri"),
     ),
     table(
         "notifications",
-        "id* serial, uri!~ text, recipient_did!~ text, author_did!~ text, reason! text,"
+        "id* bigserial, uri!~ text, recipient_did!~ text, author_did!~ text, reason! text,"
         f"reason_subject text, cid text, is_read! boolean = false, {_TIMES},"
         "engine_record_uri~ text",
         unique=("uri",),
@@ -321,6 +321,18 @@ ENGINE: tuple[Table, ...] = (
     table(
         "engine_purges",
         "subject*~ text, reason! text, removed! bigint = 0, created_at! timestamp = now()",
+    ),
+    # DIDs whose live events wait until their repository was fetched; then they are drained.
+    table(
+        "engine_parked",
+        "did*~ text, reason! text, draining! boolean = false, bytes! bigint = 0,"
+        "overflowed! boolean = false, created_at! timestamp = now()",
+    ),
+    # Those events, as they came.
+    table(
+        "engine_resync_buffer",
+        "id* bigserial, did!~ text, host! text, body! bytea",
+        indexes=("did, id",),
     ),
     # The newest drops: what was not indexed (uri or DID), and why.
     table(

@@ -56,7 +56,8 @@ GUARD_SQL: Final = (
     " (SELECT s.data_collection_forbidden FROM user_settings s WHERE s.user_did = i.did LIMIT 1),"
     " (SELECT true FROM engine_takedowns t WHERE t.subject = i.did LIMIT 1),"
     " (SELECT true FROM engine_purges p WHERE p.subject = i.did LIMIT 1),"
-    " (SELECT true FROM activity_subscriptions s WHERE s.subject_did = i.did LIMIT 1)"
+    " (SELECT true FROM activity_subscriptions s WHERE s.subject_did = i.did LIMIT 1),"
+    " (SELECT true FROM engine_parked k WHERE k.did = i.did LIMIT 1)"
     " FROM unnest(%b::text[]) AS i (did) LEFT JOIN engine_repos r ON r.did = i.did"
     " LEFT JOIN engine_accounts a ON a.did = i.did"
 )

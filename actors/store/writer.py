@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from psycopg import Connection, errors
 
-from actors.store import outbox, statements
+from actors.store import outbox, parking, statements
 from actors.store.apply import PlanWriter
 from actors.store.arrays import register, text_array
 from actors.store.batch import Change, Dropped, Outcome, Sent
@@ -64,6 +64,7 @@ class Writer:
         *,
         search: bool = False,
         receivers: Collection[str] = RECEIVERS,
+        parked_bytes: int = 64 * 1024 * 1024,
         kept_drops: int = 0,
         crash_point: Callable[[str], None] = lambda _name: None,
         random_source: random.Random | None = None,
@@ -71,6 +72,7 @@ class Writer:
         self._connection = connection
         self._fence = fence
         self._receivers = receivers
+        self._parked_bytes = parked_bytes
         self._kept_drops = kept_drops
         self._crash_point = crash_point
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
@@ -104,6 +106,39 @@ class Writer:
             outcome, retries = self._retrying(
                 lambda: self._apply_once(changes, work, tallies, drops), wait
             )
+        except REFUSALS as error:
+            raise BatchRefused(str(error).partition("\n")[0]) from error
+        outcome.retries = retries
+        return outcome
+
+    def transact(
+        self,
+        changes: Callable[[Connection[Any]], Sequence[Change]],
+        wait: Callable[[float], None] = lambda _seconds: None,
+        *,
+        work: Sequence[tuple[str, bytes]] = (),
+        after: Callable[[Connection[Any]], None] = lambda _connection: None,
+        draining: str | None = None,
+    ) -> Outcome:
+        """Write changes that are found out within the transaction, outbox `work`, and what `after`
+        writes.
+
+        Events of a parked DID wait as always, but for those of `draining`. Retries and raises as
+        `apply`; both functions may be called again.
+        """
+
+        def once() -> Outcome:
+            with self._connection.transaction():
+                # Before any row is locked.
+                self._fence.check(self._connection)
+                outcome = self._write(changes(self._connection), work, {}, (), draining)
+                after(self._connection)
+                self._crash_point("before_commit")
+            self._crash_point("after_commit")
+            return outcome
+
+        try:
+            outcome, retries = self._retrying(once, wait)
         except REFUSALS as error:
             raise BatchRefused(str(error).partition("\n")[0]) from error
         outcome.retries = retries
@@ -188,9 +223,16 @@ class Writer:
         self._crash_point("after_settled")
         return plan.outcome
 
-    def list_purges(self, wait: Callable[[float], None] = lambda _seconds: None) -> list[str]:
-        """Return the subjects of which something is still to be removed. Raises as `apply`."""
-        return self._retrying(lambda: list_purges(self._connection), wait)[0]
+    def backlog(
+        self, wait: Callable[[float], None] = lambda _seconds: None
+    ) -> tuple[list[str], list[str]]:
+        """Return the subjects of which something is still to be removed, and the DIDs whose parked
+        events are to be drained. Raises as `apply`.
+        """
+        connection = self._connection
+        return self._retrying(
+            lambda: (list_purges(connection), parking.list_draining(connection)), wait
+        )[0]
 
     def purge_slice(
         self, subject: str, wait: Callable[[float], None] = lambda _seconds: None
@@ -251,14 +293,18 @@ class Writer:
         work: Sequence[tuple[str, bytes]],
         tallies: Mapping[str, int],
         drops: Sequence[Dropped],
+        draining: str | None = None,
     ) -> Outcome:
         changes = self._limits.fit(changes)
         known, met = read(self._connection, self._fence, changes)
+        known.parked.discard(draining or "")
         plan = make_plan(changes, known, met)
         demote(self._connection, plan)
         found = consequences(plan, known.subscribed)
         self._crash_point("before_write")
         self._write_rows(plan, found)
+        if plan.folded.parked:
+            parking.park(self._connection, plan.folded.parked, self._parked_bytes)
         self._finish(plan, [*work, *self._follows(found)], tallies, drops)
         plan.outcome.purges = plan.folded.purges
         return plan.outcome

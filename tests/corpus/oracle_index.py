@@ -103,7 +103,7 @@ class _Engine(ExitStack):
 
     def settle(self) -> None:
         """Carry out whatever follows from what was written, until nothing is left to do."""
-        for subject in self._shard.list_purges():
+        for subject in self._shard.backlog()[0]:
             while self._shard.purge_slice(subject) is not None:
                 pass
         make_users(self._conninfo, self._gate)

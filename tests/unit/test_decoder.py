@@ -82,9 +82,9 @@ def test_a_rev_more_than_five_minutes_ahead_of_its_event_is_dropped() -> None:
 
 
 def test_a_sync_with_a_rev_ahead_of_its_event_or_no_rev_at_all_is_dropped() -> None:
-    assert decoded(sync_with(wire.REV), "#sync").changes == [
-        SyncState(wire.DID, wire.REV, mst.Tree.build([]).seal()[0])
-    ]
+    (state,) = decoded(sync_with(wire.REV), "#sync").changes
+    assert isinstance(state, SyncState)
+    assert state[:3] == (wire.DID, wire.REV, mst.Tree.build([]).seal()[0])
     for rev, reason in ((rev_at(FIVE_MINUTES + 1), "rev_in_future"), ("no tid", "bad_tid")):
         batch = decoded(sync_with(rev), "#sync")
         assert batch.changes == []

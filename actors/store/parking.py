@@ -1,0 +1,111 @@
+"""Live events of a repository that is being fetched whole: they wait here, durably, in order.
+
+While a DID is parked, its commits are stored as they came and acked, so that one slow host holds up
+nobody; when the fetch has ended they are drained, oldest first, and the DID is parked no more. What
+a DID may have waiting is bounded: past the bound its events are given up, and it stays out of step,
+so that it is fetched anew.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+
+from actors.store.arrays import array, text_array
+
+# Events drained in one transaction.
+DRAINED_AT_ONCE: Final = 200
+
+_PUT_SQL: Final = (
+    "INSERT INTO engine_resync_buffer (did, host, body)"
+    " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[])"
+)
+_COUNT_SQL: Final = (
+    "UPDATE engine_parked p SET bytes = p.bytes + i.bytes"
+    " FROM unnest(%b::text[], %b::bigint[]) AS i (did, bytes) WHERE p.did = i.did"
+    " RETURNING p.did, p.bytes"
+)
+
+
+class Parked(NamedTuple):
+    """An event that waits: its row, its host, its frame."""
+
+    row: int
+    host: str
+    frame: bytes
+
+
+def begin(connection: Connection[Any], did: str, reason: str) -> None:
+    """From the end of this transaction on, live events of the DID wait."""
+    connection.execute(
+        "INSERT INTO engine_parked (did, reason) VALUES (%s, %s) ON CONFLICT (did) DO UPDATE"
+        " SET reason = excluded.reason, draining = false",
+        [did, reason],
+    )
+
+
+def drain(connection: Connection[Any], did: str) -> None:
+    """The DID's events need wait no longer: they are drained from now on."""
+    connection.execute("UPDATE engine_parked SET draining = true WHERE did = %s", [did])
+
+
+def park(
+    connection: Connection[Any], events: Sequence[tuple[str, str, bytes]], limit: int
+) -> list[str]:
+    """Store events (DID, host, frame) of parked DIDs; returns the DIDs that had too many.
+
+    Those lose what waited, more than `limit` bytes of it, and are marked.
+    """
+    dids, hosts, frames = zip(*events, strict=True)
+    connection.execute(_PUT_SQL, [text_array(dids), text_array(hosts), array("bytea", frames)])
+    sizes: dict[str, int] = {}
+    for did, _host, frame in events:
+        sizes[did] = sizes.get(did, 0) + len(frame)
+    held = connection.execute(
+        _COUNT_SQL, [text_array(list(sizes)), array("bigint", list(sizes.values()))]
+    ).fetchall()
+    over: list[str] = [did for did, size in held if size > limit]
+    if over:
+        connection.execute(
+            "DELETE FROM engine_resync_buffer WHERE did = ANY(%b::text[])", [text_array(over)]
+        )
+        connection.execute(
+            "UPDATE engine_parked SET bytes = 0, overflowed = true WHERE did = ANY(%b::text[])",
+            [text_array(over)],
+        )
+    return over
+
+
+def list_draining(connection: Connection[Any]) -> list[str]:
+    """Return the DIDs whose events are to be drained."""
+    rows = connection.execute(
+        "SELECT did FROM engine_parked WHERE draining ORDER BY created_at LIMIT 10000"
+    ).fetchall()
+    return [did for (did,) in rows]
+
+
+def waiting(connection: Connection[Any], did: str, limit: int) -> list[Parked]:
+    """Return the oldest events of a DID that wait."""
+    rows = connection.execute(
+        "SELECT id, host, body FROM engine_resync_buffer WHERE did = %s ORDER BY id LIMIT %s",
+        [did, limit],
+    ).fetchall()
+    return [Parked(row, host, bytes(body)) for row, host, body in rows]
+
+
+def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bool) -> None:
+    """Delete events that were applied; with the last of them the DID is parked no more.
+
+    Where some were given up it is out of step again.
+    """
+    connection.execute(
+        "DELETE FROM engine_resync_buffer WHERE id = ANY(%b::bigint[])",
+        [array("bigint", list(rows))],
+    )
+    if not last:
+        return
+    ended = connection.execute(
+        "DELETE FROM engine_parked WHERE did = %s AND draining RETURNING overflowed", [did]
+    ).fetchone()
+    if ended is not None and ended[0]:
+        connection.execute("UPDATE engine_repos SET out_of_step = true WHERE did = %s", [did])

@@ -1,0 +1,175 @@
+"""Bringing a repository up to what its host holds: fetched records, whole files in slices, and the
+live events that waited meanwhile.
+
+What was fetched is older than what comes live after it: it is applied where the repository's rev is
+at or after the one that is known, and moves no guard. Only the end of a whole file does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from psycopg import Connection
+
+from actors.drops import DropReason
+from actors.store import parking
+from actors.store.batch import (
+    AppliedCommit,
+    Change,
+    Dropped,
+    Fetched,
+    Operation,
+    Outcome,
+    Resynced,
+)
+from actors.store.bisect import without_refused
+from actors.store.folding import PurgeFirst
+from actors.store.held import Range, held
+from actors.store.parking import DRAINED_AT_ONCE, Parked
+from actors.store.purge import purge_to_end
+from actors.store.writer import BatchRefused, Writer
+
+Wait = Callable[[float], None]
+Decode = Callable[[Sequence[Parked]], Sequence[Change]]
+
+
+def begin(writer: Writer, did: str, reason: str, wait: Wait) -> Outcome:
+    """Park a DID: its live events wait from now on. Raises as `Writer.apply`."""
+    return writer.transact(_nothing, wait, after=lambda to: parking.begin(to, did, reason))
+
+
+def apply_fetched(
+    writer: Writer,
+    fetched: Fetched,
+    paths: Range | None,
+    wait: Wait,
+    work: Sequence[tuple[str, bytes]] = (),
+) -> Outcome:
+    """Apply fetched records; with `paths`, what is indexed there and not among them goes.
+
+    `work` is for the outbox. What PostgreSQL refuses is a drop. Raises as `Writer.apply`.
+    """
+    wait(0)
+
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        if paths is None:
+            return [fetched]
+        return [_against(fetched, held(connection, fetched.did, paths))]
+
+    try:
+        return _after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait)
+    except BatchRefused as refused:
+        if len(fetched.operations) > 1 or paths is not None:
+            return _in_parts(writer, fetched, paths, wait, work)
+        return writer.apply([_without(fetched, str(refused))], work, wait=wait)
+
+
+def end(writer: Writer, did: str, rev: str | None, data: bytes | None, wait: Wait) -> Outcome:
+    """End the fetch of a whole repository, and have what waited drained.
+
+    Without `rev` it failed, and the repository stays as it was. Raises as `Writer.apply`.
+    """
+
+    def changes(_connection: Connection[Any]) -> Sequence[Change]:
+        return [] if rev is None or data is None else [Resynced(did, rev, data)]
+
+    return writer.transact(changes, wait, after=lambda to: parking.drain(to, did))
+
+
+def drain(writer: Writer, did: str, decode: Decode, wait: Wait) -> Outcome | None:
+    """Apply some of what waits of a DID, oldest first; None when nothing is left.
+
+    A commit that PostgreSQL refuses loses the records that are to blame. Raises as `Writer.apply`.
+    """
+    try:
+        return _drain(writer, did, decode, wait, DRAINED_AT_ONCE)
+    except BatchRefused:
+        return _drain(writer, did, _sparing(writer, decode, wait), wait, 1)
+
+
+def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> Outcome | None:
+    rows: list[Parked] = []
+
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        rows[:] = parking.waiting(connection, did, limit)
+        return decode(rows)
+
+    def after(connection: Connection[Any]) -> None:
+        parking.done(connection, did, [each.row for each in rows], last=not rows)
+
+    outcome = _after_purges(
+        writer, lambda: writer.transact(changes, wait, after=after, draining=did), wait
+    )
+    return outcome if rows else None
+
+
+def _sparing(writer: Writer, decode: Decode, wait: Wait) -> Decode:
+    """Decode one event, without the records that PostgreSQL refuses."""
+
+    def spared(rows: Sequence[Parked]) -> Sequence[Change]:
+        return [
+            without_refused(writer, change, "refused with others", wait)
+            if isinstance(change, AppliedCommit) and change.operations
+            else change
+            for change in decode(rows)
+        ]
+
+    return spared
+
+
+def _after_purges(writer: Writer, once: Callable[[], Outcome], wait: Wait) -> Outcome:
+    """Do it, once the purge that must come first is finished."""
+    whole = Outcome()
+    while True:
+        try:
+            whole.add(once())
+        except PurgeFirst as first:
+            did = first.did
+            whole.add(purge_to_end(lambda did=did: writer.purge_slice(did, wait), wait))  # type: ignore[misc]  # a default binds it
+        else:
+            return whole
+
+
+def _against(fetched: Fetched, held_here: Sequence[Operation]) -> Fetched:
+    """Add the removal of what is held and was not fetched."""
+    came = {(operation.type.table, operation.key) for operation in fetched.operations}
+    gone = [each for each in held_here if (each.type.table, each.key) not in came]
+    return fetched._replace(operations=[*gone, *fetched.operations])
+
+
+def _in_parts(
+    writer: Writer,
+    fetched: Fetched,
+    paths: Range | None,
+    wait: Wait,
+    work: Sequence[tuple[str, bytes]],
+) -> Outcome:
+    """Apply the halves, after the removals: these are refused by nobody."""
+    outcome = Outcome()
+    if paths is not None:
+
+        def gone(connection: Connection[Any]) -> Sequence[Change]:
+            alone = held(connection, fetched.did, paths)
+            came = {(each.type.table, each.key) for each in fetched.operations}
+            left = [each for each in alone if (each.type.table, each.key) not in came]
+            return [fetched._replace(operations=left, drops=())]
+
+        outcome.add(_after_purges(writer, lambda: writer.transact(gone, wait), wait))
+    middle = len(fetched.operations) // 2
+    first = fetched._replace(operations=fetched.operations[:middle])
+    second = fetched._replace(operations=fetched.operations[middle:], drops=())
+    outcome.add(apply_fetched(writer, first, None, wait, work))
+    outcome.add(apply_fetched(writer, second, None, wait))
+    return outcome
+
+
+def _without(fetched: Fetched, reason: str) -> Fetched:
+    """Return the removal of the one record that is refused, and its drop."""
+    (operation,) = fetched.operations
+    dropped = Dropped(DropReason.DATABASE_REFUSED, operation.uri, reason)
+    return fetched._replace(
+        operations=[operation._replace(row=None, cid="")], drops=[*fetched.drops, dropped]
+    )
+
+
+def _nothing(_connection: Connection[Any]) -> Sequence[Change]:
+    return ()
