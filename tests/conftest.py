@@ -39,6 +39,8 @@ ON_EXISTING = frozenset(
         "shard",
         "takedown",
         "user_gate",
+        "writer",
+        "writer_crashes",
         "writer_errors",
         "writer_races",
     )
