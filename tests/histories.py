@@ -300,8 +300,9 @@ class History:
                     {"$type": f"{rule}listRule", "list": f"at://{account.did}/{_LIST}/nothing"},
                 ]
                 if account.did in self._dids[:GATEKEEPERS]:
-                    rules += ({"$type": f"{rule}{name}Rule"} for name in ("following", "follower"))
-                allow = chance.sample(rules, chance.choice((0, 0, 1, 1, 2)))
+                    names = ("following", "follower", "follower")
+                    rules[1:] = [{"$type": f"{rule}{name}Rule"} for name in names]
+                allow = chance.sample(rules, chance.choice((0, 1, 1, 1, 2)))
                 gate = {"post": f"at://{account.did}/{_POST}/{rkey}", "allow": allow}
                 if chance.random() < 0.3:
                     del gate["allow"]

@@ -36,8 +36,8 @@ class PostWriter:
         for number, root in enumerate(self.roots):
             thread = [root, *others[number::THREADS]]
             for height, uri in enumerate(thread):
-                above = thread[max(0, height - 3) : height]
-                parent = chance.choice(above) if above else None
+                above = thread[max(0, height - 2) : height]
+                parent = chance.choice((*above, *above[-1:])) if above else None
                 self._places[uri] = _Place(height, parent, root)
         self._low = sorted(self._places, key=lambda uri: self._places[uri].height)
 

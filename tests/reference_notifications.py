@@ -10,9 +10,10 @@ either result, depending on when it met what:
 * what rests on a subject that went and came back while the record stood that names it (of an
   ancestor that is the post below it): "a subject that returns notifies nobody again", but something
   else may have the record computed again;
-* what a muter was told before the mute, when the record or what it is about was written again in
-  one phase with its removal; likes of a post that was in several threads, one of them muted; and
-  what a like tells its `via` while the post that it is about, and so the thread, is not there;
+* what a muter was told before the mute, when the record or what it is about was written again
+  since, or by versions of a record within one phase of which one was not of a muted thread; likes
+  of a post that was in several threads, one of them muted; and what a like tells its `via` while
+  the post that it is about, and so the thread, is not there;
 * what subscribers were told of a post that was written more than once in the phase of its creation,
   or deleted and made again within one phase, and what else that post tells them;
 * what was told to an account that was forgotten.
@@ -298,6 +299,9 @@ class Notices:
         if uri in self._mixed:
             mixed.add(uri)
         if before is None or before.recipient != notice.recipient:
+            if past.versions[notice.record] > 1:
+                # A version before the last may have been of another thread.
+                mixed.add(uri)
             return True
         if any(
             past.touched(touched)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import libipld
+import psycopg
 import pytest
 
 from actors.store.verify import verify
@@ -43,12 +44,13 @@ def stream() -> tuple[Sent, ...]:
     return tuple(sent)
 
 
-def one_after_the_other(*, backwards: bool) -> list[Sent]:
-    """All of one author, then all of the next."""
+def one_after_the_other(seed: int) -> list[Sent]:
+    """All of one author, then all of the next, in a random order of authors."""
     of_author: dict[str, list[Sent]] = {}
     for sent in stream():
         of_author.setdefault(sent.did, []).append(sent)
-    authors = sorted(of_author, reverse=backwards)
+    authors = sorted(of_author)
+    random.Random(seed).shuffle(authors)
     return [sent for did in authors for sent in of_author[did]]
 
 
@@ -106,16 +108,19 @@ def test_most_of_the_capture_is_compared() -> None:
     assert len(compared["notifications"]) > 0.95 * len(everything["notifications"])
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_one_author_after_the_other_gives_the_same_index(database: str, backwards: bool) -> None:
-    check(database, one_after_the_other(backwards=backwards), 1, seed=int(backwards))
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_author_after_the_other_gives_the_same_index(database: str, seed: int) -> None:
+    check(database, one_after_the_other(seed), 1, seed)
 
 
 def test_a_random_interleaving_gives_the_same_index(database: str) -> None:
-    check(database, interleaved(stream(), random.Random(1)), 2, seed=1)
+    check(database, interleaved(stream(), random.Random(1)), 2, 1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_any_interleaving_gives_the_same_index(database: str, seed: int) -> None:
-    check(database, interleaved(stream(), random.Random(seed)), 1 + seed % 4, seed=seed)
+    check(database, interleaved(stream(), random.Random(seed)), 1 + seed % 4, seed)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    check(database, one_after_the_other(seed), 1 + seed % 4, seed)
