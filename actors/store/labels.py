@@ -6,8 +6,7 @@ transaction in which labels began or ceased to hold says `<first> <last>`, the i
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -138,7 +137,7 @@ class LabelWriter:
         """
         written = Written()
         keyed = [(label.row_uri, label) for label in batch.labels]
-        with self._transaction():
+        with self._connection.transaction():
             held, refused = self._look(batch, keyed, written)
             taken = [
                 (uri, label)
@@ -152,22 +151,19 @@ class LabelWriter:
             self._crash_point("written")
             self._tell(effects.events)
             written.stuck = self._move(batch.cursors, written.withheld)
+            self._crash_point("before_commit")
         self._crash_point("after_commit")
         return written
 
     def expire(self, now: int, limit: int) -> int:
         """Take back some of the labels that have expired, and tell of it; returns how many."""
-        with self._transaction():
+        with self._connection.transaction():
             self._fence.check(self._connection)
             rows = self._connection.execute(_EXPIRE_SQL, [now, limit]).fetchall()
             self._tell([(uri, DELETED) for (uri,) in rows])
+            if rows:
+                self._crash_point("expired")
         return len(rows)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._connection.transaction():
-            yield
-            self._crash_point("before_commit")
 
     def _look(
         self, batch: LabelBatch, keyed: Sequence[tuple[str, Label]], written: Written

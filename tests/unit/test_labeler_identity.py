@@ -1,0 +1,139 @@
+"""Where a labeler is, and its key: what a DID document may say, and what it may not."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from actors.atproto import multikey
+from actors.labeler_identity import MAX_DOCUMENT, DocumentLookup, NoLabeler, labeler_of
+from actors.outbound import Kind, Outbound, OutboundError
+from tests.servers import faults
+from tests.servers.client import developing, network
+from tests.servers.directory import PlcDirectory
+from tests.servers.labels import LabelKey, labeler_document
+
+DID = "did:plc:6rccq36mzkt43saroyej2tyx"
+KEY = LabelKey()
+
+
+def made(**changes: Any) -> dict[str, Any]:
+    return {**labeler_document(DID, "https://mod.example.com", KEY), **changes}
+
+
+def read(document: Any) -> Any:
+    return labeler_of(json.dumps(document).encode(), DID)
+
+
+def test_a_document_tells_the_stream_and_the_key() -> None:
+    found = read(made())
+    assert found.stream == ("wss://mod.example.com/xrpc/com.atproto.label.subscribeLabels")
+    assert found.key == multikey.parse(KEY.multikey)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("https://mod.example.com/", "wss://mod.example.com"),
+        ("https://MOD.example.com:443/some/path?a=b", "wss://mod.example.com"),
+        ("http://localhost:2583", "ws://localhost:2583"),
+    ],
+)
+def test_of_the_address_only_scheme_host_and_port_count(endpoint: str, expected: str) -> None:
+    assert read(labeler_document(DID, endpoint, KEY)).endpoint == expected
+
+
+def test_fragments_may_stand_behind_the_did_and_the_first_entry_counts() -> None:
+    document = made()
+    document["service"] = [
+        {"id": "#atproto_pds", "type": "AtprotoPersonalDataServer"},
+        {
+            "id": f"{DID}#atproto_labeler",
+            "type": "AtprotoLabeler",
+            "serviceEndpoint": "https://first.example.com",
+        },
+        *document["service"],
+    ]
+    assert read(document).endpoint == "wss://first.example.com"
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ([], "somebody else"),
+        (made(id="did:plc:drlgzakhpthmyl7t7brzakyg"), "somebody else"),
+        (made(service=None), "no service"),
+        (made(service={"id": "#atproto_labeler"}), "no service"),
+        (made(service=[7, {"id": "#atproto_labeler", "type": "Other"}]), "no service"),
+        (made(verificationMethod=[]), "no key"),
+        (made(verificationMethod=[{"id": "#atproto_label"}]), "its key"),
+        (
+            made(
+                verificationMethod=[
+                    {"id": "#atproto_label", "type": "Multikey", "publicKeyMultibase": "zzz"}
+                ]
+            ),
+            "cannot be used",
+        ),
+        (
+            made(
+                verificationMethod=[
+                    {"id": "#atproto", "type": "Multikey", "publicKeyMultibase": KEY.multikey}
+                ]
+            ),
+            "no key",
+        ),
+        (labeler_document(DID, "ftp://mod.example.com", KEY), "no usable address"),
+        (labeler_document(DID, "https://user@mod.example.com", KEY), "no usable address"),
+        (labeler_document(DID, "https://0x7f.1", KEY), "no usable address"),
+    ],
+)
+def test_a_document_that_tells_of_no_labeler_says_why(document: Any, complaint: str) -> None:
+    with pytest.raises(NoLabeler, match=complaint):
+        read(document)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 60_000])
+def test_what_is_no_json_is_no_document(body: bytes) -> None:
+    with pytest.raises(NoLabeler):
+        labeler_of(body, DID)
+
+
+def look_up(did: str, directory: PlcDirectory, *, development: bool = True) -> Any:
+    async def go() -> Any:
+        settings = developing if development else network
+        async with Outbound(settings(plc_url=directory.url)) as outbound:
+            return await DocumentLookup(outbound, directory.url, development=development)(did)
+
+    return asyncio.run(go())
+
+
+def test_a_lookup_asks_the_directory_and_tells_apart_nobody_and_not_now() -> None:
+    with PlcDirectory([(DID, made())]) as directory:
+        assert look_up(DID, directory).endpoint == "wss://mod.example.com"
+        with pytest.raises(NoLabeler, match="no directory knows it"):
+            look_up("did:plc:drlgzakhpthmyl7t7brzakyg", directory)
+        directory.tombstones.add(DID)
+        with pytest.raises(NoLabeler, match="no directory knows it"):
+            look_up(DID, directory)
+        directory.fail(faults.status(503))
+        with pytest.raises(OutboundError):
+            look_up(DID, directory)
+        directory.heal()
+        directory.fail(faults.content(b" " * (MAX_DOCUMENT + 1)))
+        with pytest.raises(OutboundError) as error:
+            look_up(DID, directory)
+        assert error.value.kind is Kind.TOO_LARGE
+
+
+def test_hosts_of_did_web_are_asked_but_localhost_in_development_only() -> None:
+    with PlcDirectory() as directory:
+        did = f"did:web:localhost%3A{directory.port}"
+        with pytest.raises(NoLabeler, match="HTTP 400"):
+            look_up(did, directory)
+        assert directory.requests[0].path == "/.well-known/did.json"
+        with pytest.raises(NoLabeler, match="development"):
+            look_up(did, directory, development=False)
+        with pytest.raises(NoLabeler, match="neither"):
+            look_up("did:key:abc", directory)
