@@ -24,6 +24,7 @@ SMALL_BYTES: Final = 8 * 1024 * 1024
 _BY_AUTHOR: Final = (
     ("list_items", "uri"),
     ("post_gates", "post_uri"),
+    ("notifications", "engine_record_uri"),
     ("engine_duplicates", "uri"),
 )
 

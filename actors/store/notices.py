@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from actors.store.author_range import author_range
+
 # An index entry has at most 2,704 bytes; a uri of a record, with a DID behind it, could be longer.
 MAX_URI_BYTES: Final = 2_600
 
@@ -328,14 +330,14 @@ FROM unnest(%(packs)b::text[]) AS i (uri)
 
 
 def purge_sql(limit: int) -> str:
-    """Remove what records tell whose uris are in these ranges; at most `limit` notifications.
+    """Remove what records of these accounts tell; at most `limit` notifications.
 
     Returns the reason of each.
     """
     return f"""
 DELETE FROM notifications n WHERE n.id = ANY (ARRAY(
-    SELECT d.id FROM unnest(%b::text[], %b::text[]) AS i (low, high)
-    {_each("notifications", "d", "d.engine_record_uri >= i.low AND d.engine_record_uri < i.high")}
+    SELECT d.id FROM unnest(%b::text[]) AS i (did)
+    {_each("notifications", "d", author_range("d.engine_record_uri", "i.did"))}
     LIMIT {limit}))
 RETURNING n.reason
 """  # noqa: S608 - it is made of constants

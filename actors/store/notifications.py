@@ -247,11 +247,7 @@ class NotificationWriter:
 
     def _purge_slice(self, todo: _Todo, written: Written) -> int:
         """Remove some of what purged accounts told; returns how many."""
-        lows = [f"at://{did}/" for did in todo.purged]
-        highs = [f"at://{did}0" for did in todo.purged]
-        removed = self._connection.execute(
-            self._purge, [text_array(lows), text_array(highs)]
-        ).fetchall()
+        removed = self._connection.execute(self._purge, [text_array(list(todo.purged))]).fetchall()
         for (reason,) in removed:
             written.add("removed", reason, 1)
         return len(removed)
