@@ -237,7 +237,7 @@ class Engine(ExitStack):
         return True
 
     def _purges(self) -> list[str]:
-        return self._writers[0].list_purges()
+        return self._writers[0].backlog()[0]
 
     def _purge(self) -> bool:
         subjects = self._purges()
