@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.atproto import cid, commit, datamodel, datetimes, frames, tid
+from actors.atproto import (
+    cid,
+    commit,
+    datamodel,
+    datetimes,
+    frames,
+    inversion,
+    signature,
+    tid,
+)
 from actors.atproto.did import MAX_LENGTH as MAX_DID
 from actors.atproto.errors import Reason, WireError
 from actors.atproto.events import Account, Commit, Identity, Sync
@@ -25,6 +34,7 @@ from actors.store.batch import (
     Fetched,
     IdentityState,
     Operation,
+    Signature,
     SyncState,
 )
 
@@ -40,6 +50,8 @@ class Batch:
     `drops` are frames and commits of which nothing could be used (a commit carries those of its
     records itself). `size` is in bytes of records; one that many operations name counts each time.
     What `validate` finds fault with is dropped; with `report_only` it is `reported` and goes on.
+    With `signatures` commits carry what is to be verified of them, with `trees` their operations
+    are undone on the tree that they carry.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -52,6 +64,8 @@ class Batch:
     validate: Validate | None = None
     report_only: bool = False
     reported: list[Dropped] = field(default_factory=list)
+    signatures: bool = False
+    trees: bool = False
 
     def add(self, frame: bytes, host: str = "") -> None:
         """Decode one frame of a host into the batch."""
@@ -97,12 +111,13 @@ class Batch:
     def _sync(self, event: Sync, host: str, frame: bytes) -> None:
         try:
             signed = commit.open_sync(event)
+            proof = self._signature(signed)
             ahead = self._is_ahead(signed.rev, datetimes.to_microseconds(event.time), event.did)
         except WireError as error:
             self._drop(error.reason, event.did, error.detail)
             return
         if not ahead:
-            self.changes.append(SyncState(event.did, signed.rev, signed.data, host, frame))
+            self.changes.append(SyncState(event.did, signed.rev, signed.data, host, frame, proof))
 
     def _is_ahead(self, rev: str, time: int, did: str) -> bool:
         """Whether a rev lies in the future of its event, which is then dropped. Raises WireError.
@@ -120,6 +135,9 @@ class Batch:
     def _commit(self, event: Commit, host: str, frame: bytes) -> None:
         try:
             opened = commit.open_commit(event)
+            if self.trees:
+                inversion.check(opened, event.prev_data)
+            signed = self._signature(opened.signed)
         except WireError as error:
             self._drop(error.reason, event.did, error.detail)
             return
@@ -151,8 +169,14 @@ class Batch:
                 host=host,
                 seq=event.seq,
                 frame=frame,
+                signature=signed,
             )
         )
+
+    def _signature(self, signed: commit.SignedCommit) -> Signature | None:
+        if not self.signatures:
+            return None
+        return Signature(signature.unsigned(signed.block), signed.sig)
 
     def fetched(
         self, did: str, rev: str, records: Iterable[tuple[str, bytes | None, bytes | None]]

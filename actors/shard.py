@@ -6,6 +6,7 @@ the batch's own transaction and then offered along; an offer that is not taken i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -33,6 +34,7 @@ from actors.store.batch import Change, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
 from actors.store.held import Range
+from actors.store.identities import signing_keys
 from actors.store.outage import Outage
 from actors.store.parking import Parked
 from actors.store.session import (
@@ -43,6 +45,7 @@ from actors.store.session import (
     wait_for_session,
 )
 from actors.store.writer import Writer
+from actors.verification import Verification, proven
 from engine.actor import Actor, Delivery
 from engine.address import Address, member
 from engine.context import Context
@@ -77,6 +80,8 @@ class ShardSettings:
     receivers: tuple[str, ...]
     validation: Validation = field(default_factory=Validation)
     kept_drops: int = 0
+    verify: str = "structure"
+    parked_bytes: int = 64 * 1024 * 1024
 
 
 class Shard(Actor):
@@ -95,6 +100,7 @@ class Shard(Actor):
         self._known = Recent(settings.user_cache)
         self._gate_rests_until = 0.0
         self._mail = Mail(context, settings.receivers)
+        self._verification = None if settings.verify == "structure" else Verification()
         self._backlog = Backlog(
             context, self._with_writer, self._take, self._owns, self._decode_parked
         )
@@ -182,7 +188,13 @@ class Shard(Actor):
 
     def _new_batch(self) -> Batch:
         report_only = self._settings.validation.mode == "report"
-        return Batch(validate=self._validate, report_only=report_only)
+        verify = self._settings.verify
+        return Batch(
+            validate=self._validate,
+            report_only=report_only,
+            signatures=verify != "structure",
+            trees=verify == "full",
+        )
 
     def _write(self, batch: Batch) -> None:
         """Write a batch, however long PostgreSQL is away."""
@@ -190,6 +202,7 @@ class Shard(Actor):
         began = self.context.clock.monotonic()
         unknown = self._unknown(batch)
         work = self._creations(unknown)
+        self._verify(batch)
         tallies = batch.tallies()
         outcome = self._persist(
             lambda: apply_bisecting(
@@ -205,6 +218,18 @@ class Shard(Actor):
         write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
         log.debug("written", commits=outcome.commits, replayed=outcome.replayed, write_ms=write_ms)
 
+    def _verify(self, batch: Batch) -> None:
+        """Have commits wait whose signature cannot be verified by the keys that are known."""
+        verification = self._verification
+        if verification is None:
+            return
+        reasons = self._persist(
+            lambda: verification.unproven(batch.changes, partial(signing_keys, self._connection))
+        )
+        if reasons:
+            wait = self.context.wait
+            self._take(self._persist(lambda: resync.await_keys(self._writer, reasons, wait)))
+
     def _do_at_once(self, message: Message) -> None:
         """Do what the registry or the fetcher asks for, each in a transaction of its own."""
         wait = self.context.wait
@@ -214,7 +239,7 @@ class Shard(Actor):
             case FetchedRecord() | RepoSlice():
                 self._apply_fetched(message)
             case ResyncBegins(did):
-                self._take(self._persist(lambda: resync.begin(self._writer, did, "resync", wait)))
+                self._take(self._persist(lambda: resync.begin(self._writer, did, wait)))
             case ResyncEnds(did, rev, data):
                 self._take(self._persist(lambda: resync.end(self._writer, did, rev, data, wait)))
                 self._backlog.look()
@@ -288,11 +313,16 @@ class Shard(Actor):
         did = subject if subject.startswith("did:") else owner(subject)
         return member("shard", shard_of(did, self._settings.shards)) == self.context.name
 
-    def _decode_parked(self, rows: Sequence[Parked]) -> Sequence[Change]:
+    def _decode_parked(self, connection: Connection, rows: Sequence[Parked]) -> Sequence[Change]:
         batch = self._new_batch()
         for row in rows:
             batch.add(row.frame, row.host)
-        return batch.changes
+        if self._verification is None:
+            return batch.changes
+        changes, drops = proven(batch.changes, partial(signing_keys, connection))
+        for drop in drops:
+            self._counts.drop(drop)
+        return changes
 
     def _unknown(self, batch: Batch) -> list[str]:
         """DIDs that may lack a `users` row; asks the gate for those of authors first.
@@ -347,5 +377,6 @@ class Shard(Actor):
             search=self._settings.search_vector,
             receivers=self._settings.receivers,
             kept_drops=self._settings.kept_drops,
+            parked_bytes=self._settings.parked_bytes,
             crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )

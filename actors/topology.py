@@ -9,7 +9,7 @@ reverse. To add an actor: its file, its messages, a group here, and the edges it
                         │└─────OutboxWork, SweepOutbox─────> pending
                         └──────Settle──────────────────────────┘
 
-The monitor and the label client speak to nobody here.
+The monitor, the label client and the resolver speak to nobody here.
 """
 
 import os
@@ -29,6 +29,7 @@ from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
 from actors.notifier import Notifier, NotifierSettings
 from actors.pending import Pending, PendingSettings
+from actors.resolver import Resolver, ResolverOptions
 from actors.shard import Shard, ShardSettings
 from actors.store.database import Database, check_database, choose_database
 from actors.store.dead_letters import DeadLetters
@@ -39,6 +40,7 @@ from actors.store.session import SessionSettings
 from actors.upkeep import Bounds
 from actors.user_gate import UserGate, UserGateSettings
 from config.settings import Settings
+from engine.actor import Actor
 from engine.address import member
 from engine.child import ChildSpec, ServiceSpec
 from engine.restarts import Backoff
@@ -113,7 +115,9 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
 
     def child(
         name: str,
-        actor: type[UserGate | Notifier | Pending | LabelClient | Shard | Ingest | Monitor],
+        actor: type[
+            UserGate | Notifier | Pending | LabelClient | Resolver | Shard | Ingest | Monitor
+        ],
         of: object,
         *,
         status: bool = False,
@@ -144,6 +148,8 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
             Path(settings.lexicon.folder).expanduser() if settings.lexicon.folder else None,
         ),
         settings.index.kept_drops,
+        settings.verify.mode,
+        settings.shard.parked_bytes,
     )
     gate = UserGateSettings(
         session,
@@ -196,6 +202,9 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         groups.append(group("monitor", child("monitor", Monitor, monitor, status=True)))
     if labels.labelers or labels.discover:
         groups.append(group("label_client", child("label_client", LabelClient, labels)))
+    if settings.resolver.enabled:
+        resolver = ResolverOptions(session, settings.network, settings.resolver)
+        groups.append(group("resolver", child("resolver", Resolver, resolver)))
     groups += [
         group("user_gate", child("user_gate", UserGate, gate)),
         group("notifier", child("notifier", Notifier, NotifierSettings(session))),

@@ -74,6 +74,7 @@ class ShardSettings(Section, frozen=True):
     batch_linger_ms: Milliseconds
     user_cache: Count
     gate_timeout_ms: Milliseconds
+    parked_bytes: Bytes
 
 
 class UserGateSettings(Section, frozen=True):
@@ -169,6 +170,23 @@ class NetworkSettings(Section, frozen=True):
     hosts: Count
 
 
+class ResolverSettings(Section, frozen=True):
+    enabled: bool
+    requests_per_second: Annotated[float, Meta(gt=0, le=1_000_000)]
+    connections: Annotated[int, Meta(ge=1, le=1_000)]
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)]
+    valid_seconds: Seconds
+    invalid_seconds: Seconds
+    error_seconds: Seconds
+    error_max_seconds: Seconds
+    grace_seconds: Seconds
+    known_handles: Count
+
+
+class VerifySettings(Section, frozen=True):
+    mode: Literal["structure", "signatures", "full"]
+
+
 class LexiconSettings(Section, frozen=True):
     mode: Literal["on", "off", "report"]
     folder: str
@@ -196,6 +214,8 @@ class Settings(Section, frozen=True):
     supervisor: SupervisorSettings
     log: LogSettings
     network: NetworkSettings
+    resolver: ResolverSettings
+    verify: VerifySettings
     lexicon: LexiconSettings
     index: IndexSettings
 
@@ -304,6 +324,7 @@ RULES: Final = (
     _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
     _at_least("labels.reconnect_max_seconds", "labels.reconnect_min_seconds"),
     _at_least("network.breaker_max_seconds", "network.breaker_min_seconds"),
+    _at_least("resolver.error_max_seconds", "resolver.error_seconds"),
     _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
     _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),
 )

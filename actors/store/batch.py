@@ -31,13 +31,20 @@ class Dropped(NamedTuple):
     detail: str
 
 
+class Signature(NamedTuple):
+    """What a commit's signature is over, and the signature."""
+
+    message: bytes
+    sig: bytes
+
+
 class AppliedCommit(NamedTuple):
     """A commit ready to be applied, its operations folded per key.
 
     `data` and `prev_data` are CIDs; `drops` are its records that cannot be indexed and `cuts` the
     texts that were cut to fit, which count when the commit does; `time` is the event's, in
     microseconds since 1970, and `seq` its number at its host. `frame` is what it was read from,
-    where it may have to wait.
+    where it may have to wait; `signature` is there where it is to be verified.
     """
 
     did: str
@@ -52,6 +59,7 @@ class AppliedCommit(NamedTuple):
     host: str = ""
     seq: int = 0
     frame: bytes = b""
+    signature: Signature | None = None
 
 
 class SyncState(NamedTuple):
@@ -62,6 +70,7 @@ class SyncState(NamedTuple):
     data: bytes
     host: str = ""
     frame: bytes = b""
+    signature: Signature | None = None
 
 
 class AccountState(NamedTuple):

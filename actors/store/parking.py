@@ -1,12 +1,13 @@
-"""Live events of a repository that is being fetched whole: they wait here, durably, in order.
+"""Live events that wait for the network: of a repository that is being fetched whole, of an account
+whose key is not known. They wait here, durably, in order.
 
 While a DID is parked, its commits are stored as they came and acked, so that one slow host holds up
-nobody; when the fetch has ended they are drained, oldest first, and the DID is parked no more. What
-a DID may have waiting is bounded: past the bound its events are given up, and it stays out of step,
-so that it is fetched anew.
+nobody; when what they wait for has come they are drained, oldest first, and the DID is parked no
+more. What a DID may have waiting is bounded: past the bound its events are given up, and it stays
+out of step, so that it is fetched anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -15,6 +16,19 @@ from actors.store.arrays import array, text_array
 
 # Events drained in one transaction.
 DRAINED_AT_ONCE: Final = 200
+# What a DID waits for: its whole repository; its key; its identity to be looked at again, since
+# something is not signed by the key that is known.
+RESYNC: Final = "resync"
+NO_KEY: Final = "no_key"
+WRONG_KEY: Final = "wrong_key"
+
+# For a key whatever is known will do, or the verdict that there is none; a key that does not fit
+# must have been looked at since.
+_READY: Final = (
+    "(p.draining OR p.reason IN ('no_key', 'wrong_key') AND EXISTS ("
+    "SELECT FROM engine_identities e WHERE e.did = p.did AND (e.checked_at > p.created_at"
+    " OR p.reason = 'no_key' AND e.signing_key IS NOT NULL)))"
+)
 
 _PUT_SQL: Final = (
     "INSERT INTO engine_resync_buffer (did, host, body)"
@@ -35,13 +49,26 @@ class Parked(NamedTuple):
     frame: bytes
 
 
-def begin(connection: Connection[Any], did: str, reason: str) -> None:
-    """From the end of this transaction on, live events of the DID wait."""
+def begin(connection: Connection[Any], did: str) -> None:
+    """From the end of this transaction on, live events of the DID wait for its repository."""
     connection.execute(
         "INSERT INTO engine_parked (did, reason) VALUES (%s, %s) ON CONFLICT (did) DO UPDATE"
         " SET reason = excluded.reason, draining = false",
-        [did, reason],
+        [did, RESYNC],
     )
+
+
+def await_keys(connection: Connection[Any], reasons: Mapping[str, str]) -> list[str]:
+    """Have live events of DIDs wait for their keys (NO_KEY, WRONG_KEY).
+
+    Returns those that did not wait for anything before.
+    """
+    rows = connection.execute(
+        "INSERT INTO engine_parked (did, reason) SELECT * FROM unnest(%b::text[], %b::text[])"
+        " ON CONFLICT (did) DO NOTHING RETURNING did",
+        [text_array(list(reasons)), text_array(list(reasons.values()))],
+    ).fetchall()
+    return [did for (did,) in rows]
 
 
 def drain(connection: Connection[Any], did: str) -> None:
@@ -79,7 +106,8 @@ def park(
 def list_draining(connection: Connection[Any]) -> list[str]:
     """Return the DIDs whose events are to be drained."""
     rows = connection.execute(
-        "SELECT did FROM engine_parked WHERE draining ORDER BY created_at LIMIT 10000"
+        f"SELECT p.did FROM engine_parked p WHERE {_READY} ORDER BY p.created_at"  # noqa: S608
+        " LIMIT 10000".encode()
     ).fetchall()
     return [did for (did,) in rows]
 
@@ -105,7 +133,9 @@ def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bo
     if not last:
         return
     ended = connection.execute(
-        "DELETE FROM engine_parked WHERE did = %s AND draining RETURNING overflowed", [did]
+        f"DELETE FROM engine_parked p WHERE p.did = %s AND {_READY}"  # noqa: S608 - constants
+        " RETURNING p.overflowed".encode(),
+        [did],
     ).fetchone()
     if ended is not None and ended[0]:
         connection.execute("UPDATE engine_repos SET out_of_step = true WHERE did = %s", [did])

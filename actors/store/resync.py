@@ -5,13 +5,13 @@ What was fetched is older than what comes live after it: it is applied where the
 at or after the one that is known, and moves no guard. Only the end of a whole file does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection
 
 from actors.drops import DropReason
-from actors.store import parking
+from actors.store import identities, parking
 from actors.store.batch import (
     AppliedCommit,
     Change,
@@ -29,12 +29,24 @@ from actors.store.purge import purge_to_end
 from actors.store.writer import BatchRefused, Writer
 
 Wait = Callable[[float], None]
-Decode = Callable[[Sequence[Parked]], Sequence[Change]]
+Decode = Callable[[Connection[Any], Sequence[Parked]], Sequence[Change]]
 
 
-def begin(writer: Writer, did: str, reason: str, wait: Wait) -> Outcome:
+def begin(writer: Writer, did: str, wait: Wait) -> Outcome:
     """Park a DID: its live events wait from now on. Raises as `Writer.apply`."""
-    return writer.transact(_nothing, wait, after=lambda to: parking.begin(to, did, reason))
+    return writer.transact(_nothing, wait, after=lambda to: parking.begin(to, did))
+
+
+def await_keys(writer: Writer, reasons: Mapping[str, str], wait: Wait) -> Outcome:
+    """Park DIDs until their keys are known, and have their identities looked at.
+
+    Raises as `Writer.apply`.
+    """
+
+    def after(connection: Connection[Any]) -> None:
+        identities.recheck(connection, parking.await_keys(connection, reasons))
+
+    return writer.transact(_nothing, wait, after=after)
 
 
 def apply_fetched(
@@ -91,7 +103,7 @@ def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> 
 
     def changes(connection: Connection[Any]) -> Sequence[Change]:
         rows[:] = parking.waiting(connection, did, limit)
-        return decode(rows)
+        return decode(connection, rows)
 
     def after(connection: Connection[Any]) -> None:
         parking.done(connection, did, [each.row for each in rows], last=not rows)
@@ -105,12 +117,12 @@ def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> 
 def _sparing(writer: Writer, decode: Decode, wait: Wait) -> Decode:
     """Decode one event, without the records that PostgreSQL refuses."""
 
-    def spared(rows: Sequence[Parked]) -> Sequence[Change]:
+    def spared(connection: Connection[Any], rows: Sequence[Parked]) -> Sequence[Change]:
         return [
             without_refused(writer, change, "refused with others", wait)
             if isinstance(change, AppliedCommit) and change.operations
             else change
-            for change in decode(rows)
+            for change in decode(connection, rows)
         ]
 
     return spared

@@ -26,7 +26,7 @@ def no_wait(_seconds: float) -> None:
     return None
 
 
-def decode(rows: Sequence[Parked]) -> Sequence[Change]:
+def decode(_connection: Any, rows: Sequence[Parked]) -> Sequence[Change]:
     batch = Batch()
     for row in rows:
         batch.add(row.frame, row.host)
@@ -57,7 +57,7 @@ class Stage:
 
     def whole(self, author: Author, rev: str, *paths: str) -> None:
         """Fetch a repository with these records at once."""
-        resync.begin(self.writing, author.did, "resync", no_wait)
+        resync.begin(self.writing, author.did, no_wait)
         self.slice(author, rev, "", None, *paths)
         resync.end(self.writing, author.did, rev, b"data", no_wait)
         self.drain(author)
@@ -147,7 +147,7 @@ def test_any_slices_give_the_same_as_the_whole(stage: Stage, cut: int) -> None:
         stage.live(author.creates(path, **fields))
     wanted = sorted([PROFILE, *(f"{kind}/{key}" for kind in kinds for key in ("b", "c"))])
     rev = rev_at(LATER)
-    resync.begin(stage.writing, author.did, "resync", no_wait)
+    resync.begin(stage.writing, author.did, no_wait)
     after = ""
     for start in range(0, len(wanted), cut):
         part = wanted[start : start + cut]
@@ -185,7 +185,7 @@ def test_live_events_wait_while_a_repository_is_fetched_and_are_applied_after(
 ) -> None:
     author, other = Author(1), Author(2)
     stage.live(author.creates(f"{POST}/a", text="a"))
-    resync.begin(stage.writing, author.did, "resync", no_wait)
+    resync.begin(stage.writing, author.did, no_wait)
     outcome = stage.live(
         author.creates(f"{POST}/live", text="live"),
         author.deletes(f"{POST}/a"),
@@ -214,7 +214,7 @@ def test_a_fetch_that_failed_leaves_the_repository_out_of_step_and_loses_no_even
     author = Author(1)
     stage.live(author.creates(f"{POST}/a", text="a"))
     stage.connection.execute("UPDATE engine_repos SET out_of_step = true")
-    resync.begin(stage.writing, author.did, "resync", no_wait)
+    resync.begin(stage.writing, author.did, no_wait)
     stage.live(author.creates(f"{POST}/b", text="b"))
     resync.end(stage.writing, author.did, None, None, no_wait)
     assert stage.drain(author) == 1
@@ -225,7 +225,7 @@ def test_a_fetch_that_failed_leaves_the_repository_out_of_step_and_loses_no_even
 def test_what_waits_is_bounded_and_what_was_given_up_is_fetched_anew(stage: Stage) -> None:
     author = Author(1)
     stage.live(author.creates(f"{POST}/a", text="a"))
-    resync.begin(stage.writing, author.did, "resync", no_wait)
+    resync.begin(stage.writing, author.did, no_wait)
     for number in range(60):
         stage.live(author.creates(f"{POST}/n{number}", text="x" * 500))
     held = stage.rows("SELECT coalesce(sum(length(body)), 0) FROM engine_resync_buffer")[0][0]
@@ -303,7 +303,7 @@ def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(database: str) 
         rev = rev_at(LATER)
         waiting = author.creates(f"{POST}/c", text="c")
         steps: list[Callable[[], object]] = [
-            lambda: resync.begin(writing, author.did, "resync", no_wait),
+            lambda: resync.begin(writing, author.did, no_wait),
             lambda: stage.live(waiting),
             lambda: stage.slice(author, rev, "", None, f"{POST}/b"),
             lambda: resync.end(writing, author.did, rev, b"data", no_wait),
