@@ -156,6 +156,8 @@ def finish_purge(connection: Connection[Any], subject: str, reason: str) -> None
                     ),
                     [subject],
                 )
+        # Where it was a labeler, its labels are gone too: should it come back, they are read again.
+        connection.execute("UPDATE engine_labelers SET cursor = NULL WHERE did = %s", [subject])
         if reason != "deleted":
             connection.execute("UPDATE engine_repos SET withheld = true WHERE did = %s", [subject])
     connection.execute("DELETE FROM engine_purges WHERE subject = %s", [subject])

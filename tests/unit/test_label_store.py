@@ -13,6 +13,7 @@ from actors.store.fence import Fence, Fenced
 from actors.store.labelers import LabelerState
 from actors.store.labels import CHANNEL, Cursor, LabelBatch, LabelWriter
 from actors.store.session import Connection
+from actors.store.writer import Writer
 from tests.servers.labels import LabelKey
 from tests.writing import begin_run, claimed, empty, make_index, session
 
@@ -331,3 +332,17 @@ def test_of_the_declared_those_that_are_read_come_first_then_the_liked(
     assert labelers.declared(connection, 2) == [SRC, "did:web:b.com"]
     labelers.note(connection, fence, SRC, "it is away")
     assert labelers.declared(connection, 2) == ["did:web:b.com", "did:web:a.com"]
+
+
+def test_a_purge_of_the_labeler_sets_its_cursor_back(
+    index: str, connection: Connection, fence: Fence, writer: LabelWriter
+) -> None:
+    writer.write(batch(label(), label(src=OTHER), seq=1), NOW)
+    connection.execute("INSERT INTO engine_purges (subject, reason) VALUES (%s, 'takedown')", [SRC])
+    with session(index, "shard-0") as opened:
+        shard = Writer(opened, claimed(opened, "shard-0", fence.epoch))
+        while shard.purge_slice(SRC) is not None:
+            pass
+    assert [row[0] for row in rows(connection)] == [OTHER]
+    assert cursor(connection) is None
+    assert events(connection) == ["created", "created"]
