@@ -308,6 +308,18 @@ ENGINE: tuple[Table, ...] = (
         "created_at! timestamp = now()",
         indexes=("plc, rank, next_check",),
     ),
+    # What is missing and to be fetched (see actors/store/incomplete.py).
+    table(
+        "engine_incomplete",
+        "kind* text, key*~ text, did!~ text, cause! text, rank! integer, state! text = 'waiting',"
+        "attempts! integer = 0, next_try! timestamp = now(), reason text,"
+        "created_at! timestamp = now()",
+        indexes=(
+            "rank, next_try WHERE state = 'waiting'",
+            "next_try WHERE state = 'failed'",
+            "cause, state WHERE kind = 'repo'",
+        ),
+    ),
     # How far each labeler has been read, by the numbers of its endpoint, and why it is not read.
     table(
         "engine_labelers",
