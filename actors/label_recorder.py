@@ -15,8 +15,6 @@ from engine.metrics import COUNTS
 
 log = structlog.get_logger("label_client")
 
-SLOW_SECONDS: Final = 1.0
-
 _OUTCOMES: Final = {
     "applied": ("labels_applied_total", "Labels applied"),
     "negated": ("labels_negated_total", "Negations applied"),
@@ -66,7 +64,7 @@ class LabelRecorder:
         """Write frames, all at once, or the halves where PostgreSQL refuses that."""
         batch = batch_of(received)
         try:
-            self._apply(batch)
+            self._apply(batch, parted=True)
         except (TooSlow, *REFUSALS) as error:
             middle = len(received) // 2
             if middle:
@@ -86,7 +84,7 @@ class LabelRecorder:
         log.warning("the labels of a frame are written one by one", why=one_line(error))
         for label in batch.labels:
             try:
-                self._persist(LabelBatch([label]))
+                self._apply(LabelBatch([label]))
             except REFUSALS as refusal:
                 self.refused(Refusal.DATABASE_REFUSED, 1)
                 log.warning(
@@ -96,24 +94,13 @@ class LabelRecorder:
                     value=label.val,
                     why=one_line(refusal),
                 )
-        self._persist(LabelBatch([], batch.cursors))
+        self._apply(LabelBatch([], batch.cursors))
 
-    def _persist(self, batch: LabelBatch) -> None:
-        """Write a batch, again while PostgreSQL is too slow for it. Raises REFUSALS."""
-        while True:
-            try:
-                self._apply(batch)
-            except TooSlow as slow:
-                log.warning("PostgreSQL is slow: a label is tried again", why=str(slow))
-                self._context.wait(SLOW_SECONDS)
-            else:
-                return
-
-    def _apply(self, batch: LabelBatch) -> None:
-        """Write a batch in one transaction. Raises TooSlow, REFUSALS."""
+    def _apply(self, batch: LabelBatch, *, parted: bool = False) -> None:
+        """Write a batch in one transaction. Raises REFUSALS, and with `parted` TooSlow."""
         now = self._context.clock.now()
         written = self._session.attempt(
-            lambda _connection: self.writer.write(batch, int(now * 1_000_000))
+            lambda _connection: self.writer.write(batch, int(now * 1_000_000)), parted=parted
         )
         self._sizes.observe(len(batch.labels))
         for name, counter in self._outcomes.items():

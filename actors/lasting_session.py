@@ -15,6 +15,7 @@ from actors.store.session import (
     DatabaseAway,
     DatabaseUnusable,
     SessionSettings,
+    TooSlow,
     one_line,
     wait_for_session,
     writing,
@@ -77,12 +78,13 @@ class LastingSession:
         if self._connection is not None:
             self._connection.close()
 
-    def attempt(self, action: Callable[[Connection], T]) -> T:
+    def attempt(self, action: Callable[[Connection], T], *, parted: bool = False) -> T:
         """Do something on the connection, again until PostgreSQL lets it; ends the run where it
         stays away.
 
-        `action` must bear being repeated, and on another connection than before. Raises TooSlow,
-        one of REFUSALS, and what else the action raises.
+        `action` must bear being repeated, and on another connection than before. `parted` says that
+        less can be done at once: then what takes too long raises TooSlow, and is an outage
+        otherwise. Raises one of REFUSALS, and what else the action raises.
         """
         context = self._context
         retries = 0
@@ -97,6 +99,10 @@ class LastingSession:
                 context.give_up(str(replaced), 75)
             except DatabaseUnusable as unusable:
                 context.give_up(f"PostgreSQL refuses what the {context.name} does: {unusable}", 78)
+            except TooSlow as slow:
+                if parted:
+                    raise
+                self._wait_out(DatabaseAway(str(slow)))
             except PASSING as error:
                 retries += 1
                 if retries <= MAX_RETRIES:

@@ -55,7 +55,11 @@ def writer(index: str, connection: Connection) -> LabelWriter:
 
 @cache
 def identity() -> LabelerIdentity:
-    return labeler_of(json.dumps(document("did-documents")[SRC]).encode(), SRC)
+    return _identity(document("did-documents")[SRC])
+
+
+def _identity(of: object) -> LabelerIdentity:
+    return labeler_of(json.dumps(of).encode(), SRC, development=True)
 
 
 @cache
@@ -173,7 +177,7 @@ def test_the_key_of_the_repository_signs_no_labels() -> None:
     entry = json.loads(json.dumps(document("did-documents")[SRC]))
     repository, labeler = entry["verificationMethod"]
     repository["id"], labeler["id"] = labeler["id"], repository["id"]
-    wrong = labeler_of(json.dumps(entry).encode(), SRC).key
+    wrong = _identity(entry).key
     assert not any(labels.is_signed(label, wrong) for label in recorded())
 
 

@@ -289,7 +289,7 @@ def test_addresses_inside_are_refused_unless_the_operator_allows_them(stage: Sta
     stage.add(A)
     stage.publish(A, "one")
     stage.start(allow_private_hosts=False)
-    stage.harness.until(lambda: "ws has no TLS" in stage.problem(A))
+    stage.harness.until(lambda: "no service #atproto_labeler" in stage.problem(A))
     stage.document(A, endpoint="https://127.0.0.1")
     stage.harness.until(lambda: "no public host name" in stage.problem(A))
     assert stage.labelers[A].cursors == []
