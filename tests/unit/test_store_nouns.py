@@ -112,8 +112,10 @@ def test_work_is_left_in_the_order_it_was_written_for_its_receiver_alone(index: 
         ids += put(connection, ("a", b"\x00\xff"))
         assert ids == sorted(ids)
         left = outbox.left_for(connection, "a", 10)
-        assert left == [(ids[0], b"1"), (ids[2], b"3"), (ids[3], b"\x00\xff")]
-        assert outbox.left_for(connection, "a", 2) == left[:2]
+        bodies = [(row.row, row.body) for row in left]
+        assert bodies == [(ids[0], b"1"), (ids[2], b"3"), (ids[3], b"\x00\xff")]
+        assert all(row.age >= 0 for row in left)
+        assert [row.row for row in outbox.left_for(connection, "a", 2)] == [ids[0], ids[2]]
         assert outbox.left_for(connection, "nobody", 2) == []
         assert outbox.depth(connection) == 4
         outbox.finish(connection, [ids[0], ids[3], 10**12])
