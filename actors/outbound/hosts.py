@@ -118,7 +118,7 @@ class Hosts:
             )
 
     async def _enter(self, name: str, host: _Host) -> None:
-        if host.active < self._settings.connections_per_host and not host.waiting:
+        if host.active < self._settings.connections_per_host:
             host.active += 1
             return
         if len(host.waiting) >= _MOST_WAITING:

@@ -62,6 +62,13 @@ def trickle(seconds: float, *, path: str = "/", times: int | None = None) -> Fau
     return Fault("trickle", path, times, seconds, needs_answer=True)
 
 
+def stall(
+    *parts: bytes, seconds: float = 3600.0, path: str = "/", times: int | None = None
+) -> Fault:
+    """These bytes, and then nothing more for a while."""
+    return Fault("stall", path, times, seconds, parts=lambda: parts)
+
+
 def slow_head(seconds: float, *, path: str = "/", times: int | None = None) -> Fault:
     """A head that comes byte by byte with a pause before each, and never ends."""
     return Fault("slow_head", path, times, seconds)
@@ -123,6 +130,8 @@ async def act(fault: Fault, right: Iterable[bytes], writer: asyncio.StreamWriter
     for part in fault.parts():
         writer.write(part)
         await writer.drain()
+    if fault.name == "stall":
+        await asyncio.sleep(fault.seconds)
     return fault.name == "status"
 
 

@@ -40,7 +40,11 @@ def _endless_wrapping() -> Iterator[bytes]:
 
 
 class Bodies(HttpServer):
+    moved = ""
+
     def answer(self, request: Request) -> Reply:
+        if self.moved:
+            return Reply(302, headers={"Location": self.moved})
         return Reply(200, BODY, "text/plain")
 
 
@@ -51,7 +55,12 @@ def server() -> Iterator[Bodies]:
 
 
 def get(
-    server: HttpServer, *, seconds: float = 5.0, counts: Counts | None = None, **changes: Any
+    server: HttpServer,
+    *,
+    limit: int = LIMIT,
+    seconds: float = 5.0,
+    counts: Counts | None = None,
+    **changes: Any,
 ) -> bytes:
     """One body, with the limits of `SHORT`."""
 
@@ -59,7 +68,7 @@ def get(
         settings = developing(**{**SHORT, **changes})
         async with Outbound(settings, count=counts) as outbound:
             response = await outbound.get(
-                f"{server.url}/x", limit_bytes=LIMIT, seconds=seconds, kind="x"
+                f"{server.url}/x", limit_bytes=limit, seconds=seconds, kind="x"
             )
             return response.body
 
@@ -131,9 +140,35 @@ def test_a_body_ends_in_time_however_steadily_it_comes(server: Bodies) -> None:
     assert error.kind is Kind.TIMEOUT
 
 
+def test_redirects_share_the_time_of_their_request(server: Bodies) -> None:
+    server.fail(faults.slow(0.4))
+    server.moved = "/x"
+    with pytest.raises(OutboundError) as caught:
+        get(server, seconds=1.0, floor_seconds=9.0)
+    assert caught.value.kind is Kind.TIMEOUT
+    assert len(server.requests) == 3
+
+
 def test_a_slow_host_that_keeps_above_the_floor_is_waited_for(server: Bodies) -> None:
     server.fail(faults.trickle(0.001))
     assert get(server, floor_bytes=50) == BODY
+
+
+def test_a_quick_start_buys_no_more_patience_than_there_was(server: Bodies) -> None:
+    async def go() -> float:
+        loop = asyncio.get_running_loop()
+        settings = developing(**SHORT)
+        async with Outbound(settings) as outbound:
+            began = loop.time()
+            with pytest.raises(OutboundError) as caught:
+                await outbound.get(f"{server.url}/x", limit_bytes=10**6, seconds=20)
+            assert caught.value.kind is Kind.TOO_SLOW
+            return loop.time() - began
+
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
+    server.fail(faults.stall(head + b"x" * 100_000))
+    # At the floor those bytes would have taken a hundred seconds.
+    assert asyncio.run(go()) < 10
 
 
 def test_time_that_the_reader_takes_is_not_the_hosts(server: Bodies) -> None:
@@ -175,7 +210,8 @@ def test_a_compressed_bomb_meets_the_limit_and_not_the_memory(
     tracemalloc.reset_peak()
     try:
         with pytest.raises(OutboundError) as caught:
-            get(server)
+            # What is read is within the limit; what it holds is not.
+            get(server, limit=400_000)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -165,6 +165,19 @@ def test_a_breaker_opens_tries_once_and_closes(server: Fine) -> None:
     asking.run(work)
 
 
+def test_who_waits_while_the_breaker_opens_asks_no_more(server: Fine) -> None:
+    asking = Asking(server.url, breaker_failures=2, connections_per_host=1)
+
+    async def work(outbound: Outbound) -> None:
+        server.fail(faults.status(500))
+        errors = await asyncio.gather(*(asking.once(outbound) for _ in range(10)))
+        kinds = [str(error.kind) for error in errors if error is not None]
+        assert sorted(kinds) == ["breaker_open"] * 8 + ["http_status"] * 2
+        assert len(server.requests) == 2
+
+    asking.run(work)
+
+
 def test_a_probe_that_is_given_up_lets_another_one_try(server: Fine) -> None:
     asking = Asking(server.url, breaker_failures=1)
 
@@ -491,6 +504,14 @@ def test_a_breaker_doubles_its_pause_to_the_longest() -> None:
     assert pauses == [30, 60, 120, 240, 480, 900, 900, 900]
     breaker.good()
     assert breaker.clean
+
+
+def test_failures_of_requests_that_began_before_a_breaker_opened_say_nothing_new() -> None:
+    backoff, chance = Backoff(30.0, 900.0, jitter=0.0), random.Random(1)
+    breaker = Breaker()
+    for _ in range(50):
+        breaker.bad(0.0, False, 5, backoff, chance)
+    assert breaker.closed_for(0.0) == 30.0
 
 
 def test_requests_are_counted_in_the_metrics_of_an_actor() -> None:
