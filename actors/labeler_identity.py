@@ -40,7 +40,7 @@ class NoLabeler(Exception):
 class Lookup(Protocol):
     """Finds labelers."""
 
-    async def __call__(self, did: str) -> LabelerIdentity:
+    async def __call__(self, did: str, /) -> LabelerIdentity:
         """The labeler of a DID.
 
         Raises NoLabeler where there is none, OutboundError where that cannot be told now.
