@@ -80,7 +80,11 @@ def run_program(source: str, conninfo: str, shards: int) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "run.py"), "--json", "--until-caught-up"]
     command += ["--from-start", "--source", source, "--shards", str(shards)]
     command += ["--database-url", conninfo, "--log-level", "warning"]
-    environment = {**os.environ, "SKYSHARD_MONITOR__PORT": "0"}
+    environment = {
+        **os.environ,
+        "SKYSHARD_MONITOR__PORT": "0",
+        "SKYSHARD_RESOLVER__ENABLED": "false",
+    }
     done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, env=environment)
     report: dict[str, Any] = json.loads(done.stdout)
     return report

@@ -98,6 +98,7 @@ def main(events: int, early: int, users: int, shards: int) -> None:
             # The checkpoint tells how far it is, so it is saved often.
             environment = {
                 **os.environ,
+                "SKYSHARD_RESOLVER__ENABLED": "false",
                 "SKYSHARD_MONITOR__PORT": "0",
                 "SKYSHARD_INGEST__CHECKPOINT_SECONDS": "0.1",
             }

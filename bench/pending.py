@@ -68,7 +68,11 @@ def run_program(source: str, conninfo: str, shards: int) -> Run:
     command = [sys.executable, str(ROOT / "run.py"), "--json", "--until-caught-up"]
     command += ["--from-start", "--source", source, "--shards", str(shards)]
     command += ["--database-url", conninfo, "--log-level", "warning"]
-    environment = {**os.environ, "SKYSHARD_MONITOR__PORT": "0"}
+    environment = {
+        **os.environ,
+        "SKYSHARD_MONITOR__PORT": "0",
+        "SKYSHARD_RESOLVER__ENABLED": "false",
+    }
     most = 0.0
     began = _cpu_seconds(conninfo)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=environment) as child:

@@ -94,6 +94,8 @@ def program(
         "SKYSHARD_SOURCE__IDLE_SECONDS": "1",
         # What tests compare with takes records that break their lexicon, unless it says otherwise.
         "SKYSHARD_LEXICON__MODE": "off",
+        # No test asks the network unless it brings one.
+        "SKYSHARD_RESOLVER__ENABLED": "false",
         **(environment or {}),
     }
     with log_path.open("wb") as log:
