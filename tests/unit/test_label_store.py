@@ -14,6 +14,7 @@ from actors.store.labelers import LabelerState
 from actors.store.labels import CHANNEL, Cursor, LabelBatch, LabelWriter
 from actors.store.session import Connection
 from actors.store.writer import Writer
+from tests.prism import make_prism
 from tests.servers.labels import LabelKey
 from tests.writing import begin_run, claimed, empty, make_index, session
 
@@ -346,3 +347,18 @@ def test_a_purge_of_the_labeler_sets_its_cursor_back(
     assert [row[0] for row in rows(connection)] == [OTHER]
     assert cursor(connection) is None
     assert events(connection) == ["created", "created"]
+
+
+def test_an_appviews_tables_take_what_fits_into_their_columns(database: str) -> None:
+    make_index(make_prism(database))
+    with session(database, CLIENT) as opened:
+        here = LabelWriter(opened, claimed(opened, CLIENT, begin_run(database)))
+        longest = label("long", uri="https://example.com/" + "a" * 492)
+        written = here.write(
+            batch(label(), label(second=1, neg=True), longest, label("x", uri=longest.uri + "a")),
+            NOW,
+        )
+        assert written.refused == {Refusal.SUBJECT_TOO_LONG: 1}
+        assert [row[3] for row in rows(opened)] == ["long", "spam"]
+        opened.execute("DELETE FROM labels")
+        assert len(events(opened)) == 3
