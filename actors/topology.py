@@ -115,9 +115,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
 
     def child(
         name: str,
-        actor: type[
-            UserGate | Notifier | Pending | LabelClient | Resolver | Shard | Ingest | Monitor
-        ],
+        actor: type[Actor],
         of: object,
         *,
         status: bool = False,

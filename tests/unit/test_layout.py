@@ -11,7 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROGRAM = ("engine", "actors", "config", "bench")
 # One process each, all made of messages: none knows another's code.
-ACTORS = {"ingest", "label_client", "monitor", "notifier", "pending", "resolver", "shard", "user_gate"}
+ACTORS = {
+    "ingest",
+    "label_client",
+    "monitor",
+    "notifier",
+    "pending",
+    "resolver",
+    "shard",
+    "user_gate",
+}
 SHARED_BY_RECORDS = {"record", "fields"}
 # The wire format is computed: these are the modules it may use, and none of them does I/O.
 PURE = {
