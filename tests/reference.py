@@ -139,6 +139,10 @@ class Reference:
         self.forgotten.add(did)
         self._purge(did)
         self._withhold(did)
+        # What the AppView kept for it goes as well.
+        self.mutes = {pair for pair in self.mutes if pair[0] != did}
+        self.subscriptions = {pair for pair in self.subscriptions if pair[0] != did}
+        self.notices.forget(did)
         for uri in [uri for uri, notice in self.unverified.items() if notice.recipient == did]:
             del self.unverified[uri]
 

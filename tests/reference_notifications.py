@@ -279,6 +279,12 @@ class Notices:
             }
         self.told, self._mixed, self.unsure = found, mixed, unsure | mixed
 
+    def forget(self, did: str) -> None:
+        """Take away all that an account was told."""
+        self.told = {uri: notice for uri, notice in self.told.items() if notice.recipient != did}
+        for subscribers in self.subscribers.values():
+            subscribers.discard(did)
+
     def _is_muted(self, notice: Notice, past: Past, mutes: Pairs, mixed: set[str]) -> bool:
         """Whether nobody was told because of a mute; notes in `mixed` where that is not sure."""
         uri, about = notice.uri, notice.about
