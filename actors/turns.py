@@ -15,7 +15,7 @@ _SHARE: Final = 4
 # Single accounts, or handles, may well be what does not work; so many in a row are not.
 IN_A_ROW: Final = 20
 FIRST_REST: Final = 5.0
-LONGEST_REST: Final = 600.0
+LONGEST_REST: Final = 300.0
 
 
 class Rest:

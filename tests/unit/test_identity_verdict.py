@@ -156,7 +156,7 @@ def test_a_rest_grows_while_nothing_works_and_has_a_bound() -> None:
         rest.failed(now)
         tries += 1
         now += rest.left(now)
-    assert tries <= 13
+    assert tries <= 18
     rest.worked()
     rest.failed(now)
     assert rest.left(now) == 5.0
