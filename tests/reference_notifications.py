@@ -11,8 +11,8 @@ either result, depending on when it met what:
   ancestor that is the post below it): "a subject that returns notifies nobody again", but something
   else may have the record computed again;
 * what a muter was told before the mute, when the record or what it is about was written again
-  since, or by versions of a record within one phase of which one was not of a muted thread; likes
-  of a post that was in several threads, one of them muted; and what a like tells its `via` while
+  since, or by an earlier version of the record, not of a muted thread, in the phase of the last;
+  likes of a post that was in several threads, one of them muted; and what a like tells its `via` while
   the post that it is about, and so the thread, is not there;
 * what subscribers were told of a post that was written more than once in the phase of its creation,
   or deleted and made again within one phase, and what else that post tells them;
@@ -305,8 +305,8 @@ class Notices:
         if uri in self._mixed:
             mixed.add(uri)
         if before is None or before.recipient != notice.recipient:
-            if past.versions[notice.record] > 1:
-                # A version before the last may have been of another thread.
+            if past.touched(notice.record) and past.all_versions[notice.record] > 1:
+                # A version before the last may have been of another thread, and told in this phase.
                 mixed.add(uri)
             return True
         if any(

@@ -22,8 +22,9 @@ class Past:
     # Phase of a record's last version, and of the last time that it stopped to be indexed.
     written: dict[str, int] = field(default_factory=dict)
     left: dict[str, int] = field(default_factory=dict)
-    # Versions of each record in this phase.
+    # Versions of each record in this phase, and in all.
     versions: Counter[str] = field(default_factory=Counter)
+    all_versions: Counter[str] = field(default_factory=Counter)
     # Every thread that a post was ever in, by the uri of the thread's root.
     threads: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
@@ -31,6 +32,7 @@ class Past:
         """A version of a record was written."""
         self.written[uri] = self.phase
         self.versions[uri] += 1
+        self.all_versions[uri] += 1
 
     def lost(self, uris: Iterable[str]) -> None:
         """Records were indexed and are no more."""
