@@ -12,8 +12,8 @@ either result, depending on when it met what:
   else may have the record computed again;
 * what a muter was told before the mute, when the record or what it is about was written again
   since, or by an earlier version of the record, not of a muted thread, in the phase of the last;
-  likes of a post that was in several threads, one of them muted; and what a like tells its `via` while
-  the post that it is about, and so the thread, is not there;
+  likes of a post that was in several threads, one of them muted; and what a like tells its `via`
+  while the post that it is about, and so the thread, is not there;
 * what subscribers were told of a post that was written more than once in the phase of its creation,
   or deleted and made again within one phase, and what else that post tells them;
 * what was told to an account that was forgotten.
