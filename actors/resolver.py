@@ -35,6 +35,8 @@ from engine.timer import Timer
 
 log = structlog.get_logger("resolver")
 
+# With so few places nobody is read who has to wait for one, so that each place has its rank.
+FEW: Final = 8
 # How often the table is looked at when nothing was due the last time.
 POLL_SECONDS: Final = 1.0
 # Verdicts written in one transaction, and how long one waits for others.
@@ -70,7 +72,7 @@ class Resolver(Actor):
     def __init__(self, context: Context, settings: ResolverOptions) -> None:
         super().__init__(context, settings)
         limits, network = settings.resolver, settings.network
-        self._session = LastingSession(context, settings.session)
+        self._session = LastingSession(context, settings.session, identities.prepare)
         self._io: IoThread[Answer] = IoThread(context, items=BATCH, size=1 << 20)
         self._chance = random.Random()  # noqa: S311 - jitter
         self._intervals = Intervals(
@@ -194,9 +196,10 @@ class Resolver(Actor):
                 self._begin(plc, waiting.popleft())
 
     def _read(self, plc: bool, room: int) -> None:
-        """Read what is due, once as much as there is room for, so that it is read less often."""
+        """Read what is due; where there is much room some more, so that it is read less often."""
         limit = self.settings.resolver.concurrency
-        wanted = min(limit, 2 * room) - len(self._waiting[plc])
+        most = room if room <= FEW else min(limit, 2 * room)
+        wanted = most - len(self._waiting[plc])
         if wanted < 1 or len(self._hand) > 4 * limit + BATCH:
             return
         but = list(self._hand)

@@ -14,6 +14,8 @@ T = TypeVar("T")
 _SHARE: Final = 4
 # Single accounts, or handles, may well be what does not work; so many in a row are not.
 IN_A_ROW: Final = 20
+# Of names several try, of whatever rank: those of one rank may all be somebody's broken ones.
+_TRIES: Final = 4
 FIRST_REST: Final = 5.0
 LONGEST_REST: Final = 300.0
 
@@ -83,10 +85,13 @@ class Turns:
 
     def room(self, plc: bool, now: float) -> int:
         """How many may begin now."""
-        rests = [self.names, self.directory] if plc else [self.names]
-        if any(rest.left(now) for rest in rests):
+        if self.names.left(now) or (plc and self.directory.left(now)):
             return 0
-        most = 1 if any(rest.goes_on for rest in rests) else self._concurrency
+        most = self._concurrency
+        if self.names.goes_on:
+            most = min(most, _TRIES)
+        if plc and self.directory.goes_on:
+            most = 1
         return max(0, most - self._running[plc])
 
     def begins(self, plc: bool) -> None:

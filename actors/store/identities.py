@@ -28,6 +28,10 @@ RANKS: Final = (CHANGED, ACTIVE, OTHER)
 MOVED_SECONDS: Final = 60.0
 _MOVED: Final = "its handle went to another account"
 
+# Rows are looked up by key or read in the order of an index, however small the table was when that
+# was planned.
+_SESSION: Final = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+
 CREATE_SQL: Final = (
     "INSERT INTO engine_identities (did, plc, rank)"
     " SELECT i.did, starts_with(i.did, 'did:plc:'), i.rank"
@@ -159,6 +163,12 @@ class Written(NamedTuple):
 
     changed: int
     lost: tuple[str, ...]
+
+
+def prepare(connection: Connection[Any]) -> None:
+    """Make a connection plan as the resolver needs it."""
+    for name, value in _SESSION.items():
+        connection.execute("SELECT set_config(%s, %s, false)", [name, value])
 
 
 def create_parameters(dids: Sequence[str], active: Collection[str] = ()) -> list[Any]:

@@ -1,5 +1,6 @@
 """The table of identities: when rows are made, when they are due, and what results change."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -124,6 +125,33 @@ def test_the_backlog_is_counted_up_to_a_bound(index: Index) -> None:
     assert number == 2
     assert 3590 < seconds < 3700
     assert identities.backlog(index.connection, True, CHANGED, 2) == (0, 0.0)
+
+
+def test_no_statement_scans_a_table_even_one_that_was_planned_while_it_was_empty(
+    index: Index,
+) -> None:
+    identities.prepare(index.connection)
+    index.do("SET plan_cache_mode = force_generic_plan")
+    for name, parameters in {
+        "_DUE_SQL": 4,
+        "_LOCK_SQL": 2,
+        "_HANDLES_SQL": 2,
+        "_LOSE_SQL": 1,
+        "_WRITE_SQL": 14,
+        "_FILL_SQL": 3,
+        "_BACKLOG_SQL": 5,
+        "CHANGED_SQL": 1,
+    }.items():
+        text = getattr(identities, name)
+        for number in range(1, parameters + 1):
+            text = re.sub("%[sb]", f"${number}", text, count=1)
+        index.do(f"PREPARE asked AS {text}")
+        nulls = ", ".join(["NULL"] * parameters)
+        lines = index.connection.execute(f"EXPLAIN EXECUTE asked ({nulls})".encode()).fetchall()
+        plan = "\n".join(line for (line,) in lines)
+        index.do("DEALLOCATE asked")
+        for whole in ("Seq Scan", "Hash Join", "Merge"):
+            assert whole not in plan, f"{name}: {plan}"
 
 
 # --- results -------------------------------------------------------------------------------------

@@ -150,6 +150,17 @@ def test_one_tries_when_a_rest_is_over_and_all_others_after_it_worked() -> None:
     assert turns.room(True, 60.2) == 8
 
 
+def test_names_that_do_not_work_are_tried_by_several_of_any_rank() -> None:
+    turns = Turns(8)
+    turns.names.failed(0.0, surely=True)
+    assert [turns.room(plc, 4.9) for plc in (True, False)] == [0, 0]
+    assert [turns.room(plc, 5.1) for plc in (True, False)] == [4, 4]
+    chosen = share([[f"a{number}" for number in range(9)], ["b"], []], turns.room(True, 5.1))
+    assert chosen == ["a0", "a1", "a2", "b"]
+    turns.directory.failed(5.1, surely=True)
+    assert turns.room(True, 10.2) == 1
+
+
 def test_a_rest_grows_while_nothing_works_and_has_a_bound() -> None:
     rest, now, tries = Rest(1), 0.0, 0
     while now < 3600.0:
