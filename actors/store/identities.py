@@ -63,6 +63,11 @@ _LOCK_SQL: Final = """
         UNION SELECT u.did FROM users u WHERE u.handle = ANY(%b::text[])
     ) ORDER BY did COLLATE "C" FOR NO KEY UPDATE
 """
+_FORBIDDEN_SQL: Final = (
+    "SELECT user_did FROM user_settings"
+    " WHERE user_did = ANY(%b::text[]) AND data_collection_forbidden"
+)
+_FORBIDDEN: Final = "the collection of its data is forbidden"
 _HANDLES_SQL: Final = (
     "UPDATE users u SET handle = i.handle FROM unnest(%b::text[], %b::text[]) AS i (did, handle)"
     " WHERE u.did = i.did"
@@ -205,13 +210,16 @@ def backlog(connection: Connection[Any], plc: bool, rank: int, most: int) -> tup
 def write(connection: Connection[Any], fence: Fence, found: Sequence[Found]) -> Written:
     """Write what was found, in one transaction; of two that have one handle the later one has it.
 
-    Raises Fenced.
+    Of users who forbid the collection of their data only the servers and keys are kept, and no
+    handle that they were not shown with before. Raises Fenced.
     """
     found = _one_holder(found)
     settled = {each.due.did: each.handle or INVALID for each in found if each.settled}
     holders = {each.handle: each.due.did for each in found if each.settled and each.handle}
     with connection.transaction():
         fence.check(connection)
+        dids = text_array(sorted(each.due.did for each in found))
+        forbidden = {did for (did,) in connection.execute(_FORBIDDEN_SQL, [dids])}
         changes, lost = {}, []
         if settled:
             rows = connection.execute(
@@ -222,13 +230,15 @@ def write(connection: Connection[Any], fence: Fence, found: Sequence[Found]) -> 
                 if holders.get(wanted, did) != did:
                     wanted = INVALID
                     lost.append(did)
+                if did in forbidden and wanted != handle:
+                    wanted = INVALID
                 if wanted != handle:
                     changes[did] = wanted
         if changes:
             connection.execute(
                 _HANDLES_SQL, [text_array(list(changes)), text_array(list(changes.values()))]
             )
-        _write_rows(connection, found)
+        _write_rows(connection, [_withheld(each, forbidden) for each in found])
         if lost:
             connection.execute(_LOSE_SQL, [text_array(lost)])
     return Written(len(changes), tuple(lost))
@@ -248,6 +258,14 @@ def fill(
         row = connection.execute(_FILL_SQL, [after, limit, active_since]).fetchone()
     assert row is not None
     return row[0], int(row[1])
+
+
+def forget(connection: Connection[Any], did: str) -> None:
+    """Keep no handle of an account; within the caller's transaction."""
+    connection.execute(
+        "UPDATE engine_identities SET handle = NULL, claimed = NULL, problem = %s WHERE did = %s",
+        [_FORBIDDEN, did],
+    )
 
 
 def signing_keys(connection: Connection[Any], dids: Sequence[str]) -> dict[str, str]:
@@ -283,6 +301,13 @@ def _one_holder(found: Sequence[Found]) -> list[Found]:
         else each
         for each in found
     ]
+
+
+def _withheld(found: Found, forbidden: Collection[str]) -> Found:
+    """What may be stored of what was found."""
+    if found.due.did not in forbidden:
+        return found
+    return found._replace(handle=None, claimed=None, problem=_FORBIDDEN)
 
 
 def _write_rows(connection: Connection[Any], found: Sequence[Found]) -> None:

@@ -240,6 +240,37 @@ def test_two_accounts_can_exchange_their_handles_in_one_batch(index: Index) -> N
     assert written == (2, ())
 
 
+def test_of_a_user_who_forbids_it_no_handle_is_stored(index: Index) -> None:
+    index.users(ANN, BEN)
+    index.write(valid(index.look(ANN), "ann.example.com"))
+    index.do(
+        "INSERT INTO user_settings (user_did, data_collection_forbidden)"
+        " VALUES (%s, true), (%s, true)",
+        ANN,
+        BEN,
+    )
+    index.write(valid(index.look(BEN), "ben.example.com", pds="https://p", signing_key="zKey"))
+    assert index.handle(BEN) == INVALID
+    assert index.one(
+        "SELECT handle, claimed, pds, signing_key FROM engine_identities WHERE did = %s", BEN
+    ) == (None, None, "https://p", "zKey")
+    index.do("UPDATE engine_identities SET next_check = now()")
+    index.write(valid(index.look(ANN), "ann.example.com"))
+    assert index.handle(ANN) == "ann.example.com"
+    index.do("UPDATE engine_identities SET next_check = now()")
+    index.write(valid(index.look(ANN), "other.example.com"))
+    assert index.handle(ANN) == INVALID
+    assert "example.com" not in str(index.one("SELECT e FROM engine_identities e LIMIT 1"))
+
+
+def test_of_a_user_who_is_forgotten_no_handle_is_left(index: Index) -> None:
+    index.users(ANN)
+    index.write(valid(index.look(ANN), "ann.example.com"))
+    with index.connection.transaction():
+        identities.forget(index.connection, ANN)
+    assert "example.com" not in str(index.one("SELECT e FROM engine_identities e"))
+
+
 def test_a_resolver_that_was_replaced_writes_nothing(index: Index) -> None:
     index.users(ANN)
     looked = index.look(ANN)
