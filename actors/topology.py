@@ -7,7 +7,8 @@ reverse. To add an actor: its file, its messages, a group here, and the edges it
                         │└─────OutboxWork, SweepOutbox──────────┘
                         │├─────OutboxWork, SweepOutbox─────> notifier
                         │└─────OutboxWork, SweepOutbox─────> pending
-                        └──────Settle──────────────────────────┘
+                        │└─────Settle──────────────────────────┘
+                        └──────FetchedRecord, ResyncBegins, RepoSlice, ResyncEnds── pds_fetcher
 
 The monitor, the label client and the resolver speak to nobody here.
 """
@@ -28,6 +29,7 @@ from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.monitor import Monitor, MonitorOptions
 from actors.notifier import Notifier, NotifierSettings
+from actors.pds_fetcher import FetcherOptions, PdsFetcher
 from actors.pending import Pending, PendingSettings
 from actors.resolver import Resolver, ResolverOptions
 from actors.shard import Shard, ShardSettings
@@ -61,6 +63,8 @@ EDGES: Final = (
     Edge("shard", "pending", EdgeKind.OFFER, messages=OFFER_MESSAGES, bytes=16 * MIB),
     # Against the flow: it is only ever offered, so that it never waits; and kept until it is acked.
     Edge("pending", "shard", EdgeKind.TELL, messages=64, bytes=16 * MIB),
+    # Offered too: what was fetched waits at the fetcher, which asks for no more meanwhile.
+    Edge("pds_fetcher", "shard", EdgeKind.TELL, messages=64, bytes=16 * MIB),
 )
 
 
@@ -88,7 +92,9 @@ def build(settings: Settings, run_dir: Path, logging: Callable[[str], None]) -> 
     ownership = Ownership(session, f"process {os.getpid()} on {socket.gethostname()}")
     return Topology(
         groups=_groups(settings, database, session),
-        edges=EDGES,
+        edges=tuple(
+            edge for edge in EDGES if edge.sender != "pds_fetcher" or settings.fetcher.enabled
+        ),
         messages=MESSAGES,
         dead_letters=DeadLetters(session),
         logging=logging,
@@ -208,8 +214,11 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         group("notifier", child("notifier", Notifier, NotifierSettings(session))),
         group("pending", child("pending", Pending, pending)),
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
-        group("ingest", child("ingest", Ingest, ingest)),
     ]
+    if settings.fetcher.enabled:
+        fetcher = FetcherOptions(session, settings.network, settings.fetcher, shards)
+        groups.append(group("pds_fetcher", child("pds_fetcher", PdsFetcher, fetcher)))
+    groups.append(group("ingest", child("ingest", Ingest, ingest)))
     return tuple(groups)
 
 

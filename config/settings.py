@@ -183,6 +183,27 @@ class ResolverSettings(Section, frozen=True):
     known_handles: Count
 
 
+class FetcherSettings(Section, frozen=True):
+    enabled: bool
+    records: bool
+    profiles: bool
+    repos: bool
+    whole_accounts: bool
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)]
+    repo_concurrency: Annotated[int, Meta(ge=1, le=1_000)]
+    backfill_concurrency: Annotated[int, Meta(ge=1, le=1_000)]
+    backfill_records_per_second: Annotated[float, Meta(gt=0, le=1_000_000)]
+    per_host: Annotated[int, Meta(ge=1, le=1_000)]
+    max_repo_bytes: Bytes
+    repo_seconds: Seconds
+    folder: str
+    patience_seconds: SecondsOrNone
+    attempts: Count
+    retry_min_seconds: Seconds
+    retry_max_seconds: Seconds
+    failed_seconds: Seconds
+
+
 class VerifySettings(Section, frozen=True):
     mode: Literal["structure", "signatures", "full"]
 
@@ -215,6 +236,7 @@ class Settings(Section, frozen=True):
     log: LogSettings
     network: NetworkSettings
     resolver: ResolverSettings
+    fetcher: FetcherSettings
     verify: VerifySettings
     lexicon: LexiconSettings
     index: IndexSettings
@@ -290,6 +312,13 @@ def _lexicon_folder_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _fetcher_folder_is_usable(settings: Settings) -> str | None:
+    folder = Path(settings.fetcher.folder).expanduser()
+    if settings.fetcher.folder and not folder.is_dir():
+        return f"{folder} is not a folder"
+    return None
+
+
 def _labelers_are_usable(settings: Settings) -> str | None:
     try:
         count = len(settings.labels.parsed_labelers())
@@ -324,6 +353,8 @@ RULES: Final = (
     _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
     _at_least("labels.reconnect_max_seconds", "labels.reconnect_min_seconds"),
     _at_least("network.breaker_max_seconds", "network.breaker_min_seconds"),
+    _at_least("fetcher.retry_max_seconds", "fetcher.retry_min_seconds"),
+    Rule(("fetcher.folder",), _fetcher_folder_is_usable),
     _at_least("resolver.error_max_seconds", "resolver.error_seconds"),
     _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
     _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),

@@ -96,6 +96,7 @@ def program(
         "SKYSHARD_LEXICON__MODE": "off",
         # No test asks the network unless it brings one.
         "SKYSHARD_RESOLVER__ENABLED": "false",
+        "SKYSHARD_FETCHER__ENABLED": "false",
         **(environment or {}),
     }
     with log_path.open("wb") as log:

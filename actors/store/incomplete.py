@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from actors.store import identities
 from actors.store.arrays import array, text_array
 from actors.store.fence import Fence
 from actors.store.registry import indexed_sql
@@ -154,9 +155,12 @@ def write(
     fence: Fence,
     ended: Iterable[Ended],
     ask: Sequence[str] = (),
+    refresh: Sequence[str] = (),
 ) -> None:
-    """Write what tries came to, in one transaction, and have the identities in `ask` looked at that
-    never were. Raises Fenced.
+    """Write what tries came to, in one transaction.
+
+    The identities in `ask` are looked at soon if they never were, those in `refresh` again at once.
+    Raises Fenced.
     """
     rows = {(each.kind, each.key): each for each in ended}
     changed = [each for _, each in sorted(rows.items()) if each.state is not None]
@@ -182,6 +186,7 @@ def write(
             )
         if ask:
             connection.execute(_ASK_SQL.encode(), [text_array(sorted(set(ask)))])
+        identities.recheck(connection, refresh)
 
 
 def standing(

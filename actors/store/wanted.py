@@ -23,6 +23,7 @@ from actors.store.incomplete import (
     WAITING,
     WITHHELD_SQL,
 )
+from actors.store.registry import indexed_sql
 
 # A failed row stays so: that is for the operator. What waits already is only moved up.
 _REPOS_SQL: Final = f"""
@@ -52,6 +53,7 @@ _MAKE_RECORDS: Final = f"""
         INSERT INTO engine_incomplete (kind, key, did, cause, rank)
         SELECT '{RECORD}', s.awaited, split_part(s.awaited, '/', 3), '{PENDING}', {RECORDS_NEXT}
         FROM slice s WHERE s.awaited LIKE 'at://did:%%/%%/%%'
+            AND NOT coalesce({indexed_sql("s.awaited")}, false)
         ON CONFLICT (kind, key) DO NOTHING RETURNING 1
 """  # noqa: S608 - it is made of constants
 _NEW_RECORDS_SQL: Final = f"""

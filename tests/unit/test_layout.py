@@ -16,6 +16,7 @@ ACTORS = {
     "label_client",
     "monitor",
     "notifier",
+    "pds_fetcher",
     "pending",
     "resolver",
     "shard",

@@ -1,0 +1,374 @@
+"""The PDS fetcher: fetches what is missing from the servers of accounts.
+
+What that is stands in a table (see store/incomplete.py), filled from others: profiles of users,
+subjects that operations wait for, repositories out of step, and what `run.py backfill` asked for.
+Nothing durable is held here: after a crash the same things are due again, and fetching one twice
+changes nothing. What was fetched goes through the shard of its account, which decides.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from actors.fetching import ending
+from actors.fetching.asking import (
+    KINDS,
+    Account,
+    Alive,
+    Asking,
+    Failed,
+    Got,
+    Item,
+    Limits,
+    ReadWhole,
+    Sliced,
+    size_of,
+)
+from actors.fetching.filling import Filling, Wants
+from actors.fetching.job import Job, release
+from actors.fetching.pacing import Pacing
+from actors.fetching.policy import REFRESHED_AT, Failure, Policy
+from actors.fetching.sending import Sending
+from actors.lasting_session import LastingSession
+from actors.messages import FetchedRecord, ResyncBegins, ResyncEnds
+from actors.outbound import Outbound, counting
+from actors.store import incomplete
+from actors.store.incomplete import (
+    BACKFILL_LAST,
+    FAILED,
+    PROFILES_NEXT,
+    RECORDS_NEXT,
+    REPO,
+    REPOS_FIRST,
+    WAITING,
+    Due,
+    Ended,
+)
+from actors.store.session import SessionSettings
+from config.settings import FetcherSettings, NetworkSettings
+from engine.actor import Actor
+from engine.context import Context
+from engine.iothread import IoThread
+from engine.restarts import Backoff
+from engine.timer import Timer
+
+log = structlog.get_logger("pds_fetcher")
+
+QUEUE_ITEMS: Final = 256
+QUEUE_BYTES: Final = 16 * 1024 * 1024
+TAKEN_ITEMS: Final = 64
+# Rows of one rank that are looked at together.
+LOOKED_AT: Final = 400
+COUNT_SECONDS: Final = 15.0
+MOST_COUNTED: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class FetcherOptions:
+    """What the topology gives to the fetcher; see [fetcher] and [network] in default.toml."""
+
+    session: SessionSettings
+    network: NetworkSettings
+    fetcher: FetcherSettings
+    shards: int
+    look_seconds: float = 1.0
+
+
+class PdsFetcher(Actor):
+    """The actor."""
+
+    settings: FetcherOptions
+
+    def __init__(self, context: Context, settings: FetcherOptions) -> None:
+        super().__init__(context, settings)
+        of = settings.fetcher
+        self._session = LastingSession(context, settings.session)
+        self._io: IoThread[Item] = IoThread(
+            context, items=QUEUE_ITEMS, size=QUEUE_BYTES, size_of=size_of
+        )
+        self._outbound = Outbound(
+            settings.network, count=counting(context.metrics, KINDS), clock=context.clock
+        )
+        self._pacing = Pacing(of.backfill_records_per_second, context.clock.monotonic)
+        folder = str(Path(of.folder).expanduser()) if of.folder else None
+        limits = Limits(of.max_repo_bytes, of.repo_seconds, folder)
+        self._asking = Asking(self._outbound, limits, context.clock.now, self._pacing)
+        backoff = Backoff(of.retry_min_seconds, of.retry_max_seconds)
+        self._policy = Policy(of.attempts, backoff, random.Random())  # noqa: S311 - jitter
+        self._sending = Sending(context, settings.shards, self._acked)
+        wants = Wants(
+            of.records,
+            of.profiles,
+            of.repos,
+            of.repos and of.whole_accounts,
+            of.patience_seconds,
+            of.failed_seconds,
+        )
+        self._filling = Filling(
+            context, self._session, wants, settings.look_seconds, self._look_soon
+        )
+        # By what ranks share: how many at a time.
+        single = ((RECORDS_NEXT,) if of.records else ()) + ((PROFILES_NEXT,) if of.profiles else ())
+        self._lanes: list[tuple[tuple[int, ...], int]] = [(single, of.concurrency)]
+        if of.repos:
+            self._lanes.insert(0, ((REPOS_FIRST,), of.repo_concurrency))
+            self._lanes.append(((BACKFILL_LAST,), of.backfill_concurrency))
+        self._jobs: dict[int, Job] = {}
+        self._number = 0
+        self._hosts: Counter[str] = Counter()
+        self._troubled: set[str] = set()
+        self._timer: Timer | None = None
+        metrics = context.metrics
+        self._records = metrics.counter("fetched_records_total", "Records of whole repositories")
+        self._skipped = metrics.counter(
+            "fetched_skipped_total", "Records of whole repositories that cannot be indexed"
+        )
+        self._bytes = metrics.counter("fetched_bytes_total", "Bytes of whole repositories")
+        self._under_way = metrics.gauge("fetches", "Fetches under way")
+        self._known: set[tuple[str, str]] = set()
+
+    def on_start(self) -> None:
+        """Connect to PostgreSQL, and begin."""
+        self._session.open()
+        self._io.start()
+        self.context.watch(self._io.descriptor, self._take)
+        self._io.submit(self._hold_outbound)
+        self._sending.start()
+        self._filling.start()
+        self._look()
+        self._count()
+
+    def on_drain(self) -> None:
+        """Stop; what is under way is due again at the next start."""
+        self.context.stop()
+
+    def on_stop(self) -> None:
+        """Close the connection to PostgreSQL."""
+        self._session.close()
+
+    async def _hold_outbound(self, _deliver: Callable[[Item], Awaitable[None]]) -> None:
+        async with self._outbound:
+            await asyncio.Event().wait()
+
+    # --- what is due
+
+    def _look_soon(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.context.after(0.0, self._look)
+
+    def _look(self) -> None:
+        """Begin what is due, as far as there is room."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for ranks, most in self._lanes:
+            for rank in ranks:
+                free = most - sum(job.rank in ranks for job in self._jobs.values())
+                if free > 0:
+                    self._begin_some(rank, free)
+        self._under_way.set(len(self._jobs))
+        self._timer = self.context.after(self.settings.look_seconds, self._look)
+
+    def _begin_some(self, rank: int, free: int) -> None:
+        busy = [job.due.key for job in self._jobs.values()]
+        found = self._session.attempt(partial(incomplete.due, rank=rank, limit=LOOKED_AT, but=busy))
+        ended: list[Ended] = []
+        ask: list[str] = []
+        behind: Counter[str] = Counter()
+        for due in found:
+            dismissed = ending.dismissed(due)
+            if dismissed is not None:
+                ended.append(dismissed)
+            elif due.pds is None:
+                ended.append(ending.without_server(due, self._policy))
+                ask.append(due.did)
+            elif self._hosts[due.pds] >= self.settings.fetcher.per_host:
+                behind[due.pds] += 1
+                if len(found) == LOOKED_AT:
+                    # They would stand before those of other hosts.
+                    seconds = 1.0 + behind[due.pds] / self.settings.network.requests_per_second
+                    ended.append(
+                        Ended(due.kind, due.key, WAITING, due.attempts, "host_busy", seconds)
+                    )
+            elif free > 0:
+                self._begin(due, rank, due.pds)
+                free -= 1
+        if ended:
+            self._write(ended, ask=ask)
+
+    def _begin(self, due: Due, rank: int, pds: str) -> None:
+        self._number += 1
+        account = Account(due.did, pds, due.signing_key)
+        job = Job(self._number, due, rank, account, urlsplit(pds).hostname or pds)
+        self._jobs[job.number] = job
+        self._hosts[pds] += 1
+        if due.kind != REPO:
+            self._io.submit(partial(self._asking.record, job.number, account, job.path))
+        elif job.host in self._troubled or due.attempts:
+            # Nothing need wait for a server that is not there.
+            self._io.submit(partial(self._asking.latest, job.number, account))
+        else:
+            self._park(job)
+
+    def _park(self, job: Job) -> None:
+        """Have the live events of a repository wait; it is asked for when that is certain."""
+        job.parked = True
+        self._send(job, ResyncBegins(job.due.did), "begin")
+
+    # --- what came
+
+    def _take(self) -> None:
+        settled: list[Ended] = []
+        refresh: list[str] = []
+        for item in self._io.take(TAKEN_ITEMS):
+            job = self._jobs[item.job]
+            match item:
+                case Got(_, proven):
+                    job.result = item
+                    if proven.cid is None:
+                        settled.append(self._end(job, ending.done(job.due, "absent")))
+                    else:
+                        message = FetchedRecord(
+                            job.due.did, proven.rev, job.path, proven.cid, proven.record
+                        )
+                        self._send(job, message, "record")
+                case Alive():
+                    self._park(job)
+                case Sliced(_, part):
+                    job.unacked += 1
+                    self._records.add(len(part.records))
+                    self._send(job, part, "slice")
+                case ReadWhole(_, _, _, contents, size):
+                    job.result = item
+                    self._skipped.add(contents.skipped)
+                    self._bytes.add(size)
+                    self._end_resync(job)
+                case Failed(_, failure, _):
+                    job.result = item
+                    self._trouble(job, failure)
+                    if job.parked:
+                        self._end_resync(job)
+                    else:
+                        settled.append(self._failed(job, item, refresh))
+        if settled:
+            self._write(settled, refresh=refresh)
+            self._look_soon()
+        self.context.progress()
+
+    def _trouble(self, job: Job, failure: Failure) -> None:
+        log.debug("not fetched", kind=job.due.kind, key=job.due.key, reason=failure.reason)
+        if len(self._troubled) > MOST_COUNTED:
+            self._troubled.clear()
+        self._troubled.add(job.host)
+
+    def _send(self, job: Job, message: Any, step: str) -> None:
+        self._sending.send(job.due.did, message, (job.number, step), patient=job.patient)
+
+    def _end_resync(self, job: Job) -> None:
+        """End it once all of its slices are written."""
+        if job.unacked or job.result is None:
+            return
+        if isinstance(job.result, ReadWhole):
+            ends = ResyncEnds(job.due.did, job.result.rev, job.result.data)
+        else:
+            ends = ResyncEnds(job.due.did, None, None)
+        self._send(job, ends, "end")
+
+    # --- what is written
+
+    def _acked(self, tokens: Sequence[tuple[int, str]]) -> None:
+        written: list[Job] = []
+        released: list[Job] = []
+        for number, step in tokens:
+            job = self._jobs[number]
+            match step:
+                case "begin":
+                    guard = self._session.attempt(partial(incomplete.rev_of, did=job.due.did))
+                    self.context.crash_point("fetcher.parked")
+                    self._io.submit(
+                        partial(
+                            self._asking.repo, number, job.account, guard, job.room, job.patient
+                        )
+                    )
+                case "slice":
+                    job.unacked -= 1
+                    self.context.crash_point("fetcher.sliced")
+                    released.append(job)
+                    self._end_resync(job)
+                case _:
+                    written.append(job)
+        if released:
+            self._io.submit(partial(release, released))
+        if written:
+            self.context.crash_point("fetcher.applied")
+            self._settle(written)
+            self.context.crash_point("fetcher.settled")
+            self._look_soon()
+
+    def _settle(self, jobs: Sequence[Job]) -> None:
+        """See what became of what the shards were given."""
+        asked = [(*job.due.row, job.due.did) for job in jobs]
+        found = self._session.attempt(partial(incomplete.standing, asked=asked))
+        refresh: list[str] = []
+        ended = []
+        for job in jobs:
+            result = job.result
+            assert result is not None, job
+            if isinstance(result, Failed):
+                ended.append(self._failed(job, result, refresh))
+            else:
+                self._troubled.discard(job.host)
+                became = ending.written(job.due, result, found[job.due.row], self._policy)
+                ended.append(self._end(job, became))
+        self._write(ended, refresh=refresh)
+
+    def _failed(self, job: Job, failed: Failed, refresh: list[str]) -> Ended:
+        ended = ending.failed(job.due, failed.failure, self._policy)
+        if failed.failure.may_have_moved and ended.attempts in REFRESHED_AT:
+            refresh.append(job.due.did)
+        return self._end(job, ended)
+
+    def _end(self, job: Job, ended: Ended) -> Ended:
+        """It is under way no more."""
+        if ended.state == FAILED:
+            log.info(
+                "given up; `run.py backfill --failed` lists it",
+                kind=ended.kind,
+                key=ended.key,
+                reason=ended.reason,
+                attempts=ended.attempts,
+            )
+        del self._jobs[job.number]
+        self._hosts[job.account.pds] -= 1
+        if not self._hosts[job.account.pds]:
+            del self._hosts[job.account.pds]
+        outcome = ended.reason or "applied"
+        self.context.metrics.counter(
+            "fetched_total", "Fetches, by kind and outcome", kind=job.due.kind, outcome=outcome
+        ).add()
+        return ended
+
+    def _write(
+        self, ended: Iterable[Ended], *, ask: Sequence[str] = (), refresh: Sequence[str] = ()
+    ) -> None:
+        fence = self._session.fence
+        self._session.attempt(
+            partial(incomplete.write, fence=fence, ended=tuple(ended), ask=ask, refresh=refresh)
+        )
+
+    def _count(self) -> None:
+        counts = self._session.attempt(partial(incomplete.backlog, most=MOST_COUNTED))
+        for kind, state in self._known | counts.keys():
+            self.context.metrics.gauge(
+                "fetch_backlog", "Things to be fetched, or given up", kind=kind, state=state
+            ).set(counts.get((kind, state), 0))
+        self._known |= counts.keys()
+        self.context.after(COUNT_SECONDS, self._count)
