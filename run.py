@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from actors.commands.backfill import backfill
 from actors.commands.explain import explain
 from actors.commands.forget import forget
 from actors.commands.opening import database_of, logging_of, present, settings_of, shared_options
@@ -75,7 +76,7 @@ def migrate(context: click.Context, /, **given: Any) -> None:
     click.echo("the tables were brought up to date" if changed else "the tables are up to date")
 
 
-for command in (verify, takedown, forget, explain):
+for command in (verify, takedown, forget, explain, backfill):
     cli.add_command(command)
 
 

@@ -84,6 +84,7 @@ def run_program(source: str, conninfo: str, shards: int) -> dict[str, Any]:
         **os.environ,
         "SKYSHARD_MONITOR__PORT": "0",
         "SKYSHARD_RESOLVER__ENABLED": "false",
+        "SKYSHARD_FETCHER__ENABLED": "false",
     }
     done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, env=environment)
     report: dict[str, Any] = json.loads(done.stdout)

@@ -99,6 +99,7 @@ def main(events: int, early: int, users: int, shards: int) -> None:
             environment = {
                 **os.environ,
                 "SKYSHARD_RESOLVER__ENABLED": "false",
+                "SKYSHARD_FETCHER__ENABLED": "false",
                 "SKYSHARD_MONITOR__PORT": "0",
                 "SKYSHARD_INGEST__CHECKPOINT_SECONDS": "0.1",
             }

@@ -72,6 +72,7 @@ def run_program(source: str, conninfo: str, shards: int) -> Run:
         **os.environ,
         "SKYSHARD_MONITOR__PORT": "0",
         "SKYSHARD_RESOLVER__ENABLED": "false",
+        "SKYSHARD_FETCHER__ENABLED": "false",
     }
     most = 0.0
     began = _cpu_seconds(conninfo)

@@ -1,0 +1,123 @@
+"""`run.py backfill`: what it orders, how far it is, and what was given up."""
+
+import json
+from collections.abc import Iterator
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.commands import Ended, command
+from tests.fetching import Stage, asked
+from tests.servers import faults
+from tests.writing import make_index, session
+
+ANN, BOB, CAT = (f"did:plc:{letter * 24}" for letter in "abc")
+
+
+@pytest.fixture
+def stage(database: str) -> Iterator[Stage]:
+    make_index(database)
+    with session(database, "test") as connection:
+        made = Stage(database, connection)
+        with made.pds:
+            yield made
+
+
+def backfill(stage: Stage, *arguments: str) -> Ended:
+    return command("backfill", *arguments, "--database-url", stage.conninfo)
+
+
+def states(stage: Stage) -> dict[str, str]:
+    return {key: state for key, (state, *_) in stage.queue().items()}
+
+
+def test_accounts_are_ordered_once_however_they_are_named(stage: Stage, tmp_path: Any) -> None:
+    stage.user(ANN)
+    stage.run("UPDATE users SET handle = 'ann.test'")
+    given = tmp_path / "accounts"
+    given.write_text(f"# whom we like\n{BOB}  # a friend\n\nann.test\n")
+    ended = backfill(stage, CAT, "--file", str(given), "--no-wait")
+    assert (ended.code, ended.out) == (0, "3 of 3 will be fetched by the engine\n")
+    assert states(stage) == dict.fromkeys((ANN, BOB, CAT), "waiting")
+    # Whom nobody spoke of is looked up as well.
+    assert {did for (did,) in stage.run("SELECT did FROM engine_identities")} == {ANN, BOB, CAT}
+    assert backfill(stage, BOB, "--no-wait").out == "0 of 1 will be fetched by the engine\n"
+
+
+def test_what_was_fetched_is_fetched_again_only_when_that_is_asked_for(stage: Stage) -> None:
+    backfill(stage, ANN, BOB, "--no-wait")
+    stage.run("UPDATE engine_incomplete SET state = 'done', reason = 'applied'")
+    assert backfill(stage, ANN).out == "1 fetched, 0 given up\n"
+    assert states(stage) == {ANN: "done", BOB: "done"}
+    backfill(stage, ANN, "--again", "--no-wait")
+    assert states(stage) == {ANN: "waiting", BOB: "done"}
+
+
+def test_everybody_or_those_whom_one_follows_are_ordered(stage: Stage) -> None:
+    stage.user(ANN)
+    stage.user(BOB)
+    assert backfill(stage, "--all", "--no-wait").code == 0
+    assert states(stage) == {ANN: "waiting", BOB: "waiting"}
+    stage.run(
+        "INSERT INTO follows (uri, follower_did, following_did, created_at, indexed_at)"
+        " VALUES ('at://x/y/z', %s, %s, now(), now())",
+        *(ANN, CAT),
+    )
+    assert backfill(stage, "--followed-by", ANN, "--no-wait").code == 0
+    assert states(stage) == dict.fromkeys((ANN, BOB, CAT), "waiting")
+
+
+def test_what_was_given_up_is_listed_and_tried_again(stage: Stage) -> None:
+    assert backfill(stage, "--failed").out == "nothing was given up\n"
+    backfill(stage, ANN, BOB, "--no-wait")
+    stage.run("UPDATE engine_incomplete SET state = 'failed', attempts = 10, reason = 'timeout'")
+    (first, second) = json.loads(backfill(stage, "--failed", "--json").out)
+    assert (first["key"], first["reason"], second["attempts"]) == (ANN, "timeout", 10)
+    assert f"{BOB}  timeout after 10 attempts" in backfill(stage, "--failed").out
+    assert backfill(stage, "--retry", BOB).out == "tried again: 1\n"
+    assert stage.queue() == {ANN: ("failed", 10, "timeout"), BOB: ("waiting", 0, "timeout")}
+    assert backfill(stage, "--retry").out == "tried again: 1\n"
+
+
+def test_what_makes_no_sense_is_refused(stage: Stage) -> None:
+    for arguments in ((), ("--failed", ANN), ("--failed", "--retry"), ("nobody.test",)):
+        assert backfill(stage, *arguments).code == 78
+    assert stage.queue() == {}
+
+
+def test_it_waits_until_all_is_fetched_or_given_up(stage: Stage) -> None:
+    repositories = stage.accounts()
+    lost, *others = repositories
+    stage.pds.repositories.pop(lost.did)
+    ended: list[Ended] = []
+
+    def order() -> None:
+        ended.append(backfill(stage, *(each.did for each in repositories)))
+
+    with stage.fetcher(records=False, attempts=2) as harness:
+        thread = Thread(target=order)
+        thread.start()
+        harness.until(lambda: not thread.is_alive(), 60.0)
+        thread.join()
+    (end,) = ended
+    assert end.out == f"{len(others)} fetched, 1 given up\n"
+    assert end.code == 1
+    assert all(stage.posts(each.did) for each in others)
+    assert stage.queue()[lost.did] == ("failed", 2, "RepoNotFound")
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(stage: Stage) -> None:
+    repositories = stage.accounts()
+    stage.pds.fail(faults.slow(0.05))
+    backfill(stage, *(each.did for each in repositories), "--no-wait")
+    for _ in range(2):
+        before = len(asked([stage.pds], "getRepo"))
+        with stage.fetcher(records=False, backfill_concurrency=1) as harness:
+            harness.until(lambda before=before: len(asked([stage.pds], "getRepo")) >= before + 2)  # type: ignore[misc]  # a default binds it
+            harness.kill("pds_fetcher")
+    with stage.fetcher(records=False) as harness:
+        harness.until(lambda: set(states(stage).values()) == {"done"})
+        harness.until(lambda: all(stage.is_whole(each) for each in repositories))
+    # What was under way when it was killed is fetched twice, nothing else is.
+    assert len(asked([stage.pds], "getRepo")) <= len(repositories) + 2
