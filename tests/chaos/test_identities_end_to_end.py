@@ -86,7 +86,8 @@ def cursor(connection: psycopg.Connection[Any]) -> int:
 
 def due(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute(
-        "SELECT count(*) FILTER (WHERE next_check <= now()) + (SELECT count(*) FROM users u"
+        "SELECT count(*) FILTER (WHERE next_check <= now() OR checked_at IS NULL)"
+        " + (SELECT count(*) FROM users u"
         " WHERE NOT EXISTS (SELECT FROM engine_identities e WHERE e.did = u.did))"
         " FROM engine_identities"
     ).fetchone()
