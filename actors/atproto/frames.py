@@ -145,6 +145,9 @@ def _account(body: dict[str, Any], _now: int | None) -> Account:
     if type(active) is not bool:
         raise _bad_field(body, "active")
     status = _optional(body, "status")
+    if status is not None:
+        # PostgreSQL refuses such strings, and no record is to blame that could be left out.
+        status = status.replace("\0", "")
     if status is not None and len(status) > MAX_NAME:
         raise WireError(Reason.WRONG_TYPE, f"status is {shorten(status)}")
     return Account(_seq(body), _did(body), _time(body), active, status)
