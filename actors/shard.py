@@ -42,6 +42,7 @@ from actors.store.session import (
     DatabaseAway,
     DatabaseUnusable,
     SessionSettings,
+    TooSlow,
     wait_for_session,
 )
 from actors.store.writer import Writer
@@ -285,7 +286,8 @@ class Shard(Actor):
         while True:
             try:
                 written = write()
-            except DatabaseAway as away:
+            except (DatabaseAway, TooSlow) as away:
+                # What can be halved has been: what is still too slow meets a server that is ill.
                 if not outage.goes_on:
                     self._counts.outages.add()
                 pause = outage.failed(away)

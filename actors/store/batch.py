@@ -110,6 +110,7 @@ class Fetched(NamedTuple):
     time: int
     operations: Sequence[Operation]
     drops: Sequence[Dropped] = ()
+    cuts: int = 0
 
 
 class Resynced(NamedTuple):

@@ -69,7 +69,11 @@ def _after_purge(
 
 
 def without_refused(
-    writer: Writer, commit: AppliedCommit, reason: str, wait: Callable[[float], None]
+    writer: Writer,
+    commit: AppliedCommit,
+    reason: str,
+    wait: Callable[[float], None],
+    draining: str | None = None,
 ) -> AppliedCommit:
     """Return the commit with every refused record gone from it, and a drop for each.
 
@@ -79,7 +83,8 @@ def without_refused(
     for operation in commit.operations:
         if operation.row is not None:
             wait(0)
-            refusal = writer.trial([commit._replace(operations=[operation])], wait)
+            alone = commit._replace(operations=[operation])
+            refusal = writer.trial([alone], wait, draining)
             if refusal is not None:
                 refusals[operation.uri] = refusal
     if not refusals:

@@ -78,7 +78,7 @@ class Known:
 
     `opted_out` are DIDs that forbid the collection of data, `taken_down` DIDs and uris that the
     operator refuses, `purging` DIDs whose records are being removed, `parked` those whose live
-    events wait, `subscribed` DIDs of whose
+    events wait, `draining` those whose events have waited and come now, `subscribed` DIDs of whose
     posts somebody wants to be told.
     """
 
@@ -89,6 +89,7 @@ class Known:
     purging: set[str] = field(default_factory=set)
     subscribed: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
+    draining: set[str] = field(default_factory=set)
 
 
 class Step(NamedTuple):
@@ -116,7 +117,8 @@ class Folded:
 
     `final` holds the last operation by table and key; `steps` all of them, for tables in which the
     way there matters. `statuses` are accounts that are shown or hidden now, `purges` accounts that
-    were deleted, `parked` events that wait (their DID, host and frame).
+    were deleted, `parked` events that wait (their DID, host and frame), `spoiled` DIDs of which
+    something is not there that a fetch under way has brought, or will not bring again.
     """
 
     final: dict[str, dict[str, Operation]] = field(default_factory=lambda: defaultdict(dict))
@@ -127,6 +129,7 @@ class Folded:
     purges: set[str] = field(default_factory=set)
     identities: set[str] = field(default_factory=set)
     parked: list[tuple[str, str, bytes]] = field(default_factory=list)
+    spoiled: set[str] = field(default_factory=set)
     outcome: Outcome = field(default_factory=Outcome)
 
 
@@ -182,7 +185,9 @@ def _commit(folded: Folded, known: Known, commit: AppliedCommit, position: int) 
         outcome.replayed += 1
         return
     account = _account_of(folded, known, did)
-    if not account.active or _was_refused(commit, account.account):
+    # Events of an account overtake commits that wait: the order of the two says nothing then.
+    refused = did not in known.draining and _was_refused(commit, account.account)
+    if not account.active or refused:
         status = account.shown_status or "not active"
         detail = f"rev {commit.rev} came while the account was {status}"
         outcome.drops.append(Dropped(DropReason.ACCOUNT_INACTIVE, did, detail))
@@ -230,8 +235,13 @@ def _fetched(folded: Folded, known: Known, fetched: Fetched, position: int) -> N
     if forbidden is None and (did in known.purging or did in folded.purges):
         raise PurgeFirst(did, position)
     outcome.drops.extend(fetched.drops)
-    if _keep_allowed(folded, known, did, fetched.operations, fetched.time) and repo is not None:
+    outcome.cuts += fetched.cuts
+    if not _keep_allowed(folded, known, did, fetched.operations, fetched.time):
+        return
+    if repo is not None:
         folded.repos[did] = repo._replace(withheld=True)
+    elif did in known.parked:
+        folded.spoiled.add(did)
 
 
 def _resynced(folded: Folded, known: Known, resynced: Resynced) -> None:
@@ -242,7 +252,8 @@ def _resynced(folded: Folded, known: Known, resynced: Resynced) -> None:
         return
     if not _account_of(folded, known, did).active:
         return
-    withheld = _forbidden(known, did) is not None
+    # What its slices did not bring is wanted later, even if nobody forbids it at this moment.
+    withheld = _forbidden(known, did) is not None or (repo is not None and repo.withheld)
     folded.repos[did] = Repo(resynced.rev, resynced.data, out_of_step=False, withheld=withheld)
 
 
@@ -300,6 +311,9 @@ def _account(folded: Folded, known: Known, state: AccountState) -> None:
         return
     folded.statuses[did] = now.shown_status
     folded.outcome.statuses[now.shown_status or "active"] += 1
+    if did in known.parked:
+        # What was fetched meanwhile was not applied, or is purged.
+        folded.spoiled.add(did)
     repo = folded.repos.get(did) or known.repos.get(did)
     if now.active and repo is not None and not repo.out_of_step:
         folded.repos[did] = repo._replace(out_of_step=True)

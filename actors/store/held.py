@@ -57,17 +57,19 @@ class Range(NamedTuple):
         return after, until[len(prefix) :]
 
 
-def held(connection: Connection[Any], did: str, paths: Range) -> list[Operation]:
-    """Return the removal of every record that is indexed, or kept aside, of a DID in a range."""
+def held(connection: Connection[Any], did: str, paths: Range, limit: int) -> list[Operation]:
+    """Return the removal of every record that is indexed, or kept aside, of a DID in a range: of
+    each table's at most `limit`.
+    """
     (in_order,) = connection.execute(IN_ORDER_SQL).fetchone() or (False,)
     found = []
     for type_, low, high in _bounds(did, paths):
         rows = connection.execute(
-            _sql(type_, in_order=in_order), {"did": did, "low": low, "high": high}
+            _sql(type_, in_order=in_order), {"did": did, "low": low, "high": high, "limit": limit}
         )
         found += [gone(type_, key) for (key,) in rows]
     low, high = _ends(f"at://{did}/", paths.after, paths.until)
-    aside = connection.execute(_ASIDE_SQL, {"low": low, "high": high})
+    aside = connection.execute(_ASIDE_SQL, {"low": low, "high": high, "limit": limit})
     found += [gone(_BY_TABLE[table], key) for table, key in aside]
     if paths.after < _PROFILE and (paths.until is None or paths.until >= _PROFILE):
         profile = connection.execute(
@@ -79,7 +81,7 @@ def held(connection: Connection[Any], did: str, paths: Range) -> list[Operation]
 
 _ASIDE_SQL: Final = (
     "SELECT table_name, uri FROM engine_duplicates"
-    ' WHERE uri COLLATE "C" > %(low)s AND uri COLLATE "C" <= %(high)s'
+    ' WHERE uri COLLATE "C" > %(low)s AND uri COLLATE "C" <= %(high)s LIMIT %(limit)s'
 )
 
 
@@ -110,4 +112,7 @@ def _sql(type_: RecordType, *, in_order: bool) -> str:
     if not in_order:
         # The key's own index is in another order: then the author's rows are looked through.
         where = f"{AUTHOR_CONDITIONS[type_.table]} AND {where}"
-    return f"SELECT {key} FROM {type_.table} WHERE {where}"  # noqa: S608 - it is made of constants
+    if type_.table == "labels":
+        # What a labeler signed is in no repository.
+        where += " AND sig IS NULL"
+    return f"SELECT {key} FROM {type_.table} WHERE {where} LIMIT %(limit)s"  # noqa: S608 - it is made of constants

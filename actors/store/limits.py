@@ -12,7 +12,7 @@ from psycopg import Connection
 
 from actors.drops import DropReason
 from actors.records.record import Derived, Row, Value
-from actors.store.batch import AppliedCommit, Change, Dropped, Operation
+from actors.store.batch import AppliedCommit, Change, Dropped, Fetched, Operation
 from actors.store.schema import TABLES
 from actors.store.statements import DERIVED_COLUMNS
 
@@ -60,11 +60,11 @@ class Limits:
         if not self.lengths:
             return changes
         return [
-            self._commit(change) if isinstance(change, AppliedCommit) else change
+            self._commit(change) if isinstance(change, AppliedCommit | Fetched) else change
             for change in changes
         ]
 
-    def _commit(self, commit: AppliedCommit) -> AppliedCommit:
+    def _commit(self, commit: AppliedCommit | Fetched) -> AppliedCommit | Fetched:
         operations: list[Operation] = []
         drops: list[Dropped] = []
         cuts = 0

@@ -16,6 +16,7 @@ from actors.store.arrays import array, text_array
 
 # Events drained in one transaction.
 DRAINED_AT_ONCE: Final = 200
+DRAINED_BYTES: Final = 8 * 1024 * 1024
 # What a DID waits for: its whole repository; its key; its identity to be looked at again, since
 # something is not signed by the key that is known.
 RESYNC: Final = "resync"
@@ -38,6 +39,20 @@ _COUNT_SQL: Final = (
     "UPDATE engine_parked p SET bytes = p.bytes + i.bytes"
     " FROM unnest(%b::text[], %b::bigint[]) AS i (did, bytes) WHERE p.did = i.did"
     " RETURNING p.did, p.bytes"
+)
+
+_SPOIL_SQL: Final = (
+    "UPDATE engine_parked SET overflowed = true WHERE did = ANY(%s::text[]) AND NOT overflowed"
+)
+_WAITING_SQL: Final = (
+    "SELECT id, host, body FROM (SELECT b.*, sum(length(b.body)) OVER (ORDER BY b.id) AS total"  # noqa: S608
+    " FROM (SELECT * FROM engine_resync_buffer WHERE did = %s ORDER BY id LIMIT %s) b) b"
+    " WHERE total - length(body) < %s"
+    f" AND EXISTS (SELECT FROM engine_parked p WHERE p.did = b.did AND {_READY}) ORDER BY id"
+)
+_FETCH_ANEW_SQL: Final = (
+    "UPDATE engine_repos r SET out_of_step = true WHERE r.did = %s AND EXISTS ("  # noqa: S608
+    f"SELECT FROM engine_parked p WHERE p.did = r.did AND p.overflowed AND {_READY})"
 )
 
 
@@ -74,6 +89,13 @@ def await_keys(connection: Connection[Any], reasons: Mapping[str, str]) -> list[
 def drain(connection: Connection[Any], did: str) -> None:
     """The DID's events need wait no longer: they are drained from now on."""
     connection.execute("UPDATE engine_parked SET draining = true WHERE did = %s", [did])
+
+
+def spoil(connection: Connection[Any], dids: Sequence[str]) -> None:
+    """Have parked DIDs fetched anew once they are parked no more: what was fetched is not all
+    there.
+    """
+    connection.execute(_SPOIL_SQL, [list(dids)])
 
 
 def park(
@@ -113,11 +135,10 @@ def list_draining(connection: Connection[Any]) -> list[str]:
 
 
 def waiting(connection: Connection[Any], did: str, limit: int) -> list[Parked]:
-    """Return the oldest events of a DID that wait."""
-    rows = connection.execute(
-        "SELECT id, host, body FROM engine_resync_buffer WHERE did = %s ORDER BY id LIMIT %s",
-        [did, limit],
-    ).fetchall()
+    """Return the oldest events of a DID that is to be drained: none while it is not (any more),
+    not more than `limit`, nor many more bytes than a batch has.
+    """
+    rows = connection.execute(_WAITING_SQL.encode(), [did, limit, DRAINED_BYTES]).fetchall()
     return [Parked(row, host, bytes(body)) for row, host, body in rows]
 
 
@@ -132,10 +153,9 @@ def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bo
     )
     if not last:
         return
-    ended = connection.execute(
-        f"DELETE FROM engine_parked p WHERE p.did = %s AND {_READY}"  # noqa: S608 - constants
-        " RETURNING p.overflowed".encode(),
+    # The registry locks repositories, then what is parked: so in this order.
+    connection.execute(_FETCH_ANEW_SQL.encode(), [did])
+    connection.execute(
+        f"DELETE FROM engine_parked p WHERE p.did = %s AND {_READY}".encode(),  # noqa: S608
         [did],
-    ).fetchone()
-    if ended is not None and ended[0]:
-        connection.execute("UPDATE engine_repos SET out_of_step = true WHERE did = %s", [did])
+    )

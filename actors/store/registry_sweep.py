@@ -81,6 +81,10 @@ WITH slice AS (
 ), released AS (
     UPDATE engine_repos SET withheld = false, out_of_step = true
     WHERE ctid = ANY(ARRAY(SELECT place FROM free)) RETURNING did
+), spoiled AS (
+    -- A fetch under way was denied what is wanted now: its end must not count.
+    UPDATE engine_parked SET overflowed = true
+    WHERE did = ANY(ARRAY(SELECT did FROM released)) AND NOT overflowed
 )
 SELECT (SELECT max(did) FROM slice), (SELECT count(*) FROM slice), (SELECT count(*) FROM released)
 """  # noqa: S608 - it is made of constants

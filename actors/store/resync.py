@@ -6,7 +6,7 @@ at or after the one that is known, and moves no guard. Only the end of a whole f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection
 
@@ -26,7 +26,11 @@ from actors.store.folding import PurgeFirst
 from actors.store.held import Range, held
 from actors.store.parking import DRAINED_AT_ONCE, Parked
 from actors.store.purge import purge_to_end
+from actors.store.session import TooSlow
 from actors.store.writer import BatchRefused, Writer
+
+# What a repository holds no more is removed so many records at a time.
+REMOVED_AT_ONCE: Final = 2_000
 
 Wait = Callable[[float], None]
 Decode = Callable[[Connection[Any], Sequence[Parked]], Sequence[Change]]
@@ -60,19 +64,24 @@ def apply_fetched(
 
     `work` is for the outbox. What PostgreSQL refuses is a drop. Raises as `Writer.apply`.
     """
+    outcome = Outcome()
+    if paths is not None:
+        outcome.add(_remove_others(writer, fetched, paths, wait))
+
+    def changes(_connection: Connection[Any]) -> Sequence[Change]:
+        return [fetched]
+
     wait(0)
-
-    def changes(connection: Connection[Any]) -> Sequence[Change]:
-        if paths is None:
-            return [fetched]
-        return [_against(fetched, held(connection, fetched.did, paths))]
-
     try:
-        return _after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait)
-    except BatchRefused as refused:
-        if len(fetched.operations) > 1 or paths is not None:
-            return _in_parts(writer, fetched, paths, wait, work)
-        return writer.apply([_without(fetched, str(refused))], work, wait=wait)
+        outcome.add(_after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait))
+    except (BatchRefused, TooSlow) as refused:
+        if len(fetched.operations) > 1:
+            outcome.add(_in_parts(writer, fetched, wait, work))
+        elif isinstance(refused, TooSlow):
+            raise
+        else:
+            outcome.add(writer.apply([_without(fetched, str(refused))], work, wait=wait))
+    return outcome
 
 
 def end(writer: Writer, did: str, rev: str | None, data: bytes | None, wait: Wait) -> Outcome:
@@ -92,10 +101,18 @@ def drain(writer: Writer, did: str, decode: Decode, wait: Wait) -> Outcome | Non
 
     A commit that PostgreSQL refuses loses the records that are to blame. Raises as `Writer.apply`.
     """
-    try:
-        return _drain(writer, did, decode, wait, DRAINED_AT_ONCE)
-    except BatchRefused:
-        return _drain(writer, did, _sparing(writer, decode, wait), wait, 1)
+    limit = DRAINED_AT_ONCE
+    while True:
+        # Halving may take long, and each step of it is a sign of life.
+        wait(0)
+        try:
+            return _drain(writer, did, decode, wait, limit)
+        except (BatchRefused, TooSlow) as refused:
+            if limit == 1:
+                if isinstance(refused, TooSlow):
+                    raise
+                return _drain(writer, did, _sparing(writer, did, decode, wait), wait, 1)
+            limit //= 2
 
 
 def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> Outcome | None:
@@ -114,12 +131,12 @@ def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> 
     return outcome if rows else None
 
 
-def _sparing(writer: Writer, decode: Decode, wait: Wait) -> Decode:
-    """Decode one event, without the records that PostgreSQL refuses."""
+def _sparing(writer: Writer, did: str, decode: Decode, wait: Wait) -> Decode:
+    """Decode one event that is refused, without the records that are to blame."""
 
     def spared(connection: Connection[Any], rows: Sequence[Parked]) -> Sequence[Change]:
         return [
-            without_refused(writer, change, "refused with others", wait)
+            without_refused(writer, change, "refused with others", wait, did)
             if isinstance(change, AppliedCommit) and change.operations
             else change
             for change in decode(connection, rows)
@@ -141,31 +158,35 @@ def _after_purges(writer: Writer, once: Callable[[], Outcome], wait: Wait) -> Ou
             return whole
 
 
-def _against(fetched: Fetched, held_here: Sequence[Operation]) -> Fetched:
-    """Add the removal of what is held and was not fetched."""
+def _remove_others(writer: Writer, fetched: Fetched, paths: Range, wait: Wait) -> Outcome:
+    """Remove what is held in a range and was not fetched: some of it at a time, as there may be
+    any amount.
+    """
     came = {(operation.type.table, operation.key) for operation in fetched.operations}
-    gone = [each for each in held_here if (each.type.table, each.key) not in came]
-    return fetched._replace(operations=[*gone, *fetched.operations])
+    gone: list[Operation] = []
+
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        # Of so many in one table, as many as are removed at once did not come.
+        here = held(connection, fetched.did, paths, len(came) + REMOVED_AT_ONCE)
+        left = [each for each in here if (each.type.table, each.key) not in came]
+        gone[:] = left[:REMOVED_AT_ONCE]
+        return [fetched._replace(operations=gone, drops=())] if gone else []
+
+    outcome = Outcome()
+    while True:
+        wait(0)
+        part = _after_purges(writer, lambda: writer.transact(changes, wait), wait)
+        outcome.add(part)
+        # Where nothing is applied (the file is old, the account hidden) nothing will be.
+        if len(gone) < REMOVED_AT_ONCE or not part.operations:
+            return outcome
 
 
 def _in_parts(
-    writer: Writer,
-    fetched: Fetched,
-    paths: Range | None,
-    wait: Wait,
-    work: Sequence[tuple[str, bytes]],
+    writer: Writer, fetched: Fetched, wait: Wait, work: Sequence[tuple[str, bytes]]
 ) -> Outcome:
-    """Apply the halves, after the removals: these are refused by nobody."""
+    """Apply the halves."""
     outcome = Outcome()
-    if paths is not None:
-
-        def gone(connection: Connection[Any]) -> Sequence[Change]:
-            alone = held(connection, fetched.did, paths)
-            came = {(each.type.table, each.key) for each in fetched.operations}
-            left = [each for each in alone if (each.type.table, each.key) not in came]
-            return [fetched._replace(operations=left, drops=())]
-
-        outcome.add(_after_purges(writer, lambda: writer.transact(gone, wait), wait))
     middle = len(fetched.operations) // 2
     first = fetched._replace(operations=fetched.operations[:middle])
     second = fetched._replace(operations=fetched.operations[middle:], drops=())

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from actors.store.decisions import decide, order_purges
+from actors.store.parking import spoil
 from actors.store.subjects import did_of, is_did
 
 _ADD: Final = (
@@ -74,6 +75,8 @@ def remove(connection: Connection[Any], subjects: Sequence[str]) -> set[str]:
         missing = {did_of(subject) for subject in found if not is_did(subject)}
         missing |= {did_of(subject) for subject, removed in begun if removed}
         connection.execute(_OUT_OF_STEP, [list(missing)])
+        # What a fetch under way has brought may have been removed since.
+        spoil(connection, sorted({did_of(subject) for subject in found}))
         return found
 
     return decide(connection, do)

@@ -148,13 +148,14 @@ class Writer:
         self,
         changes: Sequence[Change],
         wait: Callable[[float], None] = lambda _seconds: None,
+        draining: str | None = None,
     ) -> str | None:
         """Try a batch and roll it back; returns why PostgreSQL refuses it, or None if it does not.
 
-        Retries and raises as `apply` does.
+        Retries and raises as `apply` does; `draining` as for `transact`.
         """
         try:
-            self._retrying(lambda: self._try_once(changes), wait)
+            self._retrying(lambda: self._try_once(changes, draining), wait)
         except REFUSALS as error:
             return str(error).partition("\n")[0]
         return None
@@ -270,9 +271,9 @@ class Writer:
         self._crash_point("after_purged")
         return plan.outcome
 
-    def _try_once(self, changes: Sequence[Change]) -> None:
+    def _try_once(self, changes: Sequence[Change], draining: str | None) -> None:
         with self._connection.transaction(force_rollback=True):
-            self._write(changes, (), {}, ())
+            self._write(changes, (), {}, (), draining)
 
     def _apply_once(
         self,
@@ -297,7 +298,9 @@ class Writer:
     ) -> Outcome:
         changes = self._limits.fit(changes)
         known, met = read(self._connection, self._fence, changes)
-        known.parked.discard(draining or "")
+        if draining is not None:
+            known.parked.discard(draining)
+            known.draining.add(draining)
         plan = make_plan(changes, known, met)
         demote(self._connection, plan)
         found = consequences(plan, known.subscribed)
@@ -305,6 +308,8 @@ class Writer:
         self._write_rows(plan, found)
         if plan.folded.parked:
             parking.park(self._connection, plan.folded.parked, self._parked_bytes)
+        if plan.folded.spoiled:
+            parking.spoil(self._connection, sorted(plan.folded.spoiled))
         self._finish(plan, [*work, *self._follows(found)], tallies, drops)
         plan.outcome.purges = plan.folded.purges
         return plan.outcome
