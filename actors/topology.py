@@ -10,7 +10,8 @@ reverse. To add an actor: its file, its messages, a group here, and the edges it
                         │└─────Settle──────────────────────────┘
                         └──────FetchedRecord, ResyncBegins, RepoSlice, ResyncEnds── pds_fetcher
 
-The monitor, the label client and the resolver speak to nobody here.
+The monitor, the label client and the resolver speak to nobody here. With a capture there is neither
+resolver nor fetcher.
 """
 
 import os
@@ -92,9 +93,7 @@ def build(settings: Settings, run_dir: Path, logging: Callable[[str], None]) -> 
     ownership = Ownership(session, f"process {os.getpid()} on {socket.gethostname()}")
     return Topology(
         groups=_groups(settings, database, session),
-        edges=tuple(
-            edge for edge in EDGES if edge.sender != "pds_fetcher" or settings.fetcher.enabled
-        ),
+        edges=tuple(edge for edge in EDGES if edge.sender != "pds_fetcher" or _fetches(settings)),
         messages=MESSAGES,
         dead_letters=DeadLetters(session),
         logging=logging,
@@ -206,7 +205,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         groups.append(group("monitor", child("monitor", Monitor, monitor, status=True)))
     if labels.labelers or labels.discover:
         groups.append(group("label_client", child("label_client", LabelClient, labels)))
-    if settings.resolver.enabled:
+    if settings.resolver.enabled and _asks(settings):
         resolver = ResolverOptions(session, settings.network, settings.resolver)
         groups.append(group("resolver", child("resolver", Resolver, resolver)))
     groups += [
@@ -215,11 +214,20 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         group("pending", child("pending", Pending, pending)),
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
     ]
-    if settings.fetcher.enabled:
+    if _fetches(settings):
         fetcher = FetcherOptions(session, settings.network, settings.fetcher, shards)
         groups.append(group("pds_fetcher", child("pds_fetcher", PdsFetcher, fetcher)))
     groups.append(group("ingest", child("ingest", Ingest, ingest)))
     return tuple(groups)
+
+
+def _asks(settings: Settings) -> bool:
+    """Whether accounts are looked up: a capture is replayed without asking anybody."""
+    return settings.parsed_source().kind == "relay"
+
+
+def _fetches(settings: Settings) -> bool:
+    return settings.fetcher.enabled and _asks(settings)
 
 
 def _begin(settings: Settings, database: Database, ownership: Ownership) -> int:

@@ -182,11 +182,13 @@ def test_without_a_network_the_program_stays_calm(database: str, tmp_path: Path)
         "SKYSHARD_NETWORK__NAMESERVERS": f"127.0.0.1:{free_port()}",
         "SKYSHARD_NETWORK__DNS_SECONDS": "0.2",
     }
-    arguments = ("--source", "demo", "--database-url", database, "--shards", "1")
-    with program(
-        *(tmp_path, *arguments, "--from-start", "--until-caught-up", "--json"),
-        environment=environment,
-    ) as running:
+    arguments = ("--database-url", database, "--shards", "1", "--from-start", "--until-caught-up")
+    with (
+        relay_process(DEMO, RelayOptions()) as relay,
+        program(
+            *(tmp_path, "--source", relay.url, *arguments, "--json"), environment=environment
+        ) as running,
+    ):
         report = running.report()
         lines = [line for line in running.log() if line.get("logger") == "resolver"]
     assert report["events"] == 3945
