@@ -19,6 +19,9 @@ _GATES: Final = {
     "thread_gates": "app.bsky.feed.threadgate",
     "post_gates": "app.bsky.feed.postgate",
 }
+# Profiles are looked for apart. Bookmarks that an AppView keeps itself look like those of a
+# repository: what a repository lacks is no reason to take them away.
+_NOT_HERE: Final = frozenset(("users", "bookmarks"))
 # No path has a character above '~'.
 _ABOVE_ALL: Final = "\x7f"
 _POST: Final = "app.bsky.feed.post"
@@ -88,7 +91,7 @@ _ASIDE_SQL: Final = (
 def _bounds(did: str, paths: Range) -> Iterator[tuple[RecordType, str, str]]:
     """Tables that may hold records of the range, and between which keys."""
     for table, type_ in _BY_TABLE.items():
-        if table == "users":
+        if table in _NOT_HERE:
             continue
         if table == UNKNOWN.table:
             # Records of any collection.

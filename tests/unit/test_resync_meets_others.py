@@ -108,6 +108,18 @@ def test_labels_that_came_from_a_labeler_are_no_records_of_its_repository(stage:
     assert len(stage.rows("SELECT * FROM labels")) == 1
 
 
+def test_bookmarks_that_the_appview_keeps_are_no_records_of_the_repository(stage: Stage) -> None:
+    author = Author(1)
+    stage.live(author.creates(f"{POST}/a", text="a"))
+    stage.connection.execute(
+        "INSERT INTO bookmarks (uri, user_did, post_uri, created_at) VALUES (%s, %s, %s, now())",
+        [author.uri("app.bsky.bookmark/x"), author.did, author.uri(f"{POST}/a")],
+    )
+    stage.whole(author, rev_at(LATER), f"{POST}/a")
+    assert len(stage.rows("SELECT * FROM bookmarks")) == 1
+    assert stage.column("SELECT bookmark_count FROM post_aggregations") == [0]
+
+
 def refuse(connection: psycopg.Connection[Any], uri: str) -> None:
     """Have PostgreSQL refuse a post."""
     connection.execute(f"ALTER TABLE posts ADD CONSTRAINT refused CHECK (uri <> '{uri}')")
