@@ -8,7 +8,7 @@ import pytest
 
 from actors.messages import MESSAGES, OutboxWork, RegistryWork, Settle, SweepOutbox
 from actors.pending import Pending, PendingSettings
-from actors.store import outbox, tallies
+from actors.store import outbox
 from actors.store.arrays import text_array
 from actors.store.judgement import JUDGE_SQL
 from actors.store.session import Connection, SessionSettings, open_session
@@ -315,69 +315,6 @@ def test_more_entries_than_a_look_takes_are_all_claimed_in_slices(
     assert count(connection, "engine_pending") == 0
 
 
-def test_a_subject_that_came_unnoticed_is_found_by_the_sweep(
-    database: str, connection: Connection
-) -> None:
-    here = post(connection, ANN, "here")
-    entry = waits(connection, BOB, "1", here)
-    waits(connection, BOB, "2", post_uri(ANN, "missing"))
-    with stage(database) as harness:
-        start_shards(harness, Script(database))
-        harness.until(lambda: count(connection, "engine_pending") == 1)
-        assert claimed(harness) == [(home(BOB), entry.uri, here)]
-        harness.until(lambda: metrics(harness).value("pending_reconciled_total") == 1)
-
-
-def test_the_sweep_expires_drops_and_counts(database: str, connection: Connection) -> None:
-    connection.execute(
-        "INSERT INTO engine_pending (uri, awaited, author, kind, created_at)"
-        " SELECT 'u' || n, 'at://a/b/' || n, 'did:plc:a', CASE WHEN n % 2 = 0 THEN 'like' ELSE"
-        " 'reply' END, localtimestamp - n * interval '1 hour' FROM generate_series(1, 40) n"
-    )
-    with stage(database, bounds=Bounds(24.5 * 3600, 10, 1 << 30)) as harness:
-        harness.until(lambda: count(connection, "engine_pending") == 10)
-        harness.until(lambda: metrics(harness).value("pending_waiting", kind="like") > 0)
-        seen = metrics(harness)
-    names = {"pending.expired.like": 8, "pending.expired.reply": 8}
-    names |= {"pending.dropped.like": 7, "pending.dropped.reply": 7}
-    assert tallies.read(connection, EPOCH) == names
-    for kind in ("like", "reply"):
-        assert seen.value("pending_total", action="expired", kind=kind) == 8
-        assert seen.value("pending_waiting", kind=kind) == 12
-        assert seen.value("pending_oldest_seconds", kind=kind) > 23 * 3600
-    assert seen.value("pending_waiting", kind="quote") == 0
-    rows = connection.execute("SELECT uri FROM engine_pending").fetchall()
-    assert {uri for (uri,) in rows} == {f"u{n}" for n in range(1, 11)}
-
-
-def test_the_sweep_marks_repositories_that_are_refused_no_more(
-    database: str, connection: Connection
-) -> None:
-    connection.execute("INSERT INTO engine_repos (did, rev, withheld) VALUES ('did:a', 'r', true)")
-    with stage(database) as harness:
-        harness.until(
-            lambda: (
-                connection.execute("SELECT withheld, out_of_step FROM engine_repos").fetchone()
-                == (False, True)
-            )
-        )
-
-
-def test_entries_of_before_a_start_are_found_once_the_filter_is_filled(
-    database: str, connection: Connection
-) -> None:
-    key = post_uri(ANN, "later")
-    waits(connection, BOB, "1", key)
-    with stage(database) as harness:
-        start_shards(harness, Script(database))
-        harness.until(lambda: metrics(harness).value("pending_filter_bytes") > 0)
-        leave(connection, RegistryWork(arrived=(post_uri(ANN, "other"),)))
-        leave(connection, RegistryWork(arrived=(key,)))
-        again(harness, "shard-0", Script(database, sweeps=True))
-        settled(harness, connection)
-    assert count(connection, "engine_pending") == 0
-
-
 @pytest.mark.parametrize("point", ["pending.sent", "pending.settled"])
 def test_a_crash_between_any_two_steps_loses_nothing(
     database: str, connection: Connection, point: str
@@ -400,22 +337,3 @@ def test_a_crash_between_any_two_steps_loses_nothing(
     assert count(connection, "engine_pending") == 0
     rows = connection.execute("SELECT uri FROM posts WHERE violates_thread_gate").fetchall()
     assert rows == [(reply,)]
-
-
-def test_many_new_entries_are_brought_within_bounds_before_the_minute_is_over(
-    database: str, connection: Connection
-) -> None:
-    with stage(database, bounds=Bounds(86_400.0, 100, 1 << 30)) as harness:
-        harness.until(lambda: metrics(harness).value("pending_filter_bytes") > 0)
-        keys = tuple(post_uri(ANN, str(number)) for number in range(1_500))
-        with connection.transaction():
-            connection.execute(
-                "INSERT INTO engine_pending (uri, awaited, author, kind)"
-                " SELECT 'at://did:plc:bob/app.bsky.feed.like/' || n, key, 'did:plc:bob', 'like'"
-                " FROM unnest(%b::text[]) WITH ORDINALITY AS i (key, n)",
-                [text_array(keys)],
-            )
-            leave(connection, RegistryWork(waiting=keys))
-        harness.start("shard-0", FakeShard, Script(database, sweeps=True))
-        harness.until(lambda: count(connection, "engine_pending") == 100, seconds=50.0)
-    assert tallies.read(connection, EPOCH) == {"pending.dropped.like": 1_400}
