@@ -115,14 +115,17 @@ def park(
     ).fetchall()
     over: list[str] = [did for did, size in held if size > limit]
     if over:
-        connection.execute(
-            "DELETE FROM engine_resync_buffer WHERE did = ANY(%b::text[])", [text_array(over)]
-        )
-        connection.execute(
-            "UPDATE engine_parked SET bytes = 0, overflowed = true WHERE did = ANY(%b::text[])",
-            [text_array(over)],
-        )
+        give_up(connection, over)
     return over
+
+
+def give_up(connection: Connection[Any], dids: Sequence[str]) -> None:
+    """Delete what waits of these DIDs; they are fetched anew once they are parked no more."""
+    connection.execute("DELETE FROM engine_resync_buffer WHERE did = ANY(%s::text[])", [list(dids)])
+    connection.execute(
+        "UPDATE engine_parked SET bytes = 0, overflowed = true WHERE did = ANY(%s::text[])",
+        [list(dids)],
+    )
 
 
 def list_draining(connection: Connection[Any]) -> list[str]:

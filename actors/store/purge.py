@@ -13,6 +13,7 @@ from psycopg import Connection, sql
 from actors.atproto import uri
 from actors.records import RECORDS, UNKNOWN, record_type
 from actors.records.record import RecordType
+from actors.store import parking
 from actors.store.author_range import author_range
 from actors.store.batch import Operation, Outcome, Removal
 
@@ -156,6 +157,8 @@ def finish_purge(connection: Connection[Any], subject: str, reason: str) -> None
                     ),
                     [subject],
                 )
+            # Frames that wait hold what their author wrote; what comes after them is out of step.
+            parking.give_up(connection, [subject])
         # Where it was a labeler, its labels are gone too: should it come back, they are read again.
         connection.execute("UPDATE engine_labelers SET cursor = NULL WHERE did = %s", [subject])
         if reason != "deleted":

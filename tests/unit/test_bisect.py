@@ -158,7 +158,7 @@ def test_a_like_by_an_account_with_a_huge_did_goes_alone(index: str) -> None:
 def test_records_that_are_refused_only_together_all_go(
     index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trial(_writer: Writer, _changes: Sequence[Change], _wait: object) -> str | None:
+    def trial(_writer: Writer, _changes: Sequence[Change], *_others: object) -> str | None:
         return None
 
     monkeypatch.setattr(Writer, "trial", trial)

@@ -8,6 +8,7 @@ import pytest
 
 from actors.store import resync
 from actors.store.batch import AccountState
+from actors.store.forget import forget
 from actors.store.writer import Writer
 from tests.author import Author, account_event
 from tests.unit.test_resync import LATER, LIKE, POST, Stage, decode, no_wait, rev_at
@@ -118,6 +119,20 @@ def test_bookmarks_that_the_appview_keeps_are_no_records_of_the_repository(stage
     stage.whole(author, rev_at(LATER), f"{POST}/a")
     assert len(stage.rows("SELECT * FROM bookmarks")) == 1
     assert stage.column("SELECT bookmark_count FROM post_aggregations") == [0]
+
+
+def test_what_waits_of_a_user_goes_when_the_user_is_to_be_forgotten(stage: Stage) -> None:
+    author = Author(1)
+    stage.live(author.creates(f"{POST}/a", text="a"))
+    resync.begin(stage.writing, author.did, no_wait)
+    stage.live(author.creates(f"{POST}/b", text="b"))
+    forget(stage.connection, author.did, lambda body, _did: body)
+    while stage.writing.purge_slice(author.did) is not None:
+        pass
+    assert stage.rows("SELECT * FROM engine_resync_buffer") == []
+    ended(stage, author)
+    assert stage.rows("SELECT * FROM posts") == []
+    assert stage.rows("SELECT * FROM engine_parked") == []
 
 
 def refuse(connection: psycopg.Connection[Any], uri: str) -> None:
