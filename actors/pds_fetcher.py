@@ -40,7 +40,7 @@ from actors.fetching.sending import Sending
 from actors.lasting_session import LastingSession
 from actors.messages import FetchedRecord, ResyncBegins, ResyncEnds
 from actors.outbound import Outbound, counting
-from actors.store import incomplete
+from actors.store import incomplete, registry
 from actors.store.incomplete import (
     BACKFILL_LAST,
     FAILED,
@@ -90,7 +90,7 @@ class PdsFetcher(Actor):
     def __init__(self, context: Context, settings: FetcherOptions) -> None:
         super().__init__(context, settings)
         of = settings.fetcher
-        self._session = LastingSession(context, settings.session)
+        self._session = LastingSession(context, settings.session, registry.prepare)
         self._io: IoThread[Item] = IoThread(
             context, items=QUEUE_ITEMS, size=QUEUE_BYTES, size_of=size_of
         )

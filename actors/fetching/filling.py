@@ -20,6 +20,8 @@ RECORDS_AGAIN_SECONDS: Final = 3_600.0
 USERS_AGAIN_SECONDS: Final = 30.0
 SWEEP_AGAIN_SECONDS: Final = 300.0
 PARKED_SECONDS: Final = 60.0
+# After each look there is a rest of so many times its length.
+SHARE: Final = 9.0
 
 
 class Wants(NamedTuple):
@@ -38,24 +40,41 @@ class Wants(NamedTuple):
     failed: float
 
 
-class _Pass:
-    """A walk through a table by its keys, again and again."""
+Done = tuple[int, float]
+"""How many rows changed, and for how many seconds nothing more is to be done."""
+
+
+class _Chore:
+    """Something to do again and again, in a tenth of the time at most."""
+
+    def __init__(self, do: Callable[[], Done], now: Callable[[], float]) -> None:
+        self._do = do
+        self._now = now
+        self._rests_until = 0.0
+
+    def go(self) -> int:
+        """Do it, unless it rests; returns how many rows changed."""
+        began = self._now()
+        if began < self._rests_until:
+            return 0
+        changed, rest = self._do()
+        ended = self._now()
+        self._rests_until = ended + max(rest, SHARE * (ended - began))
+        return changed
+
+
+class _Walk:
+    """Through a table by its keys, a slice each time, and then again."""
 
     def __init__(self, step: Callable[[str], Slice], again: float) -> None:
         self._step = step
         self._again = again
         self._after = ""
-        self._rests_until = 0.0
 
-    def go(self, now: float) -> int:
-        """Do one slice, unless it rests; returns how many rows changed."""
-        if now < self._rests_until:
-            return 0
+    def __call__(self) -> Done:
         last, changed = self._step(self._after)
         self._after = last or ""
-        if last is None:
-            self._rests_until = now + self._again
-        return changed
+        return changed, self._again if last is None else 0.0
 
 
 class Filling:
@@ -82,35 +101,21 @@ class Filling:
         self._wants = wants
         self._seconds = seconds
         self._filled = filled
-        self._parked_at = 0.0
-        fence = session.fence
-
-        def walk(step: Callable[..., Slice], again: float, **more: object) -> _Pass:
-            return _Pass(
-                lambda after: session.attempt(partial(step, fence=fence, after=after, **more)),
-                again,
-            )
-
-        self._passes = [
-            walk(
+        chores = [
+            self._walk(
                 wanted.sweep, SWEEP_AGAIN_SECONDS, limit=SWEPT_AT_ONCE, failed_seconds=wants.failed
             )
         ]
         if wants.repos:
-            self._passes.append(walk(wanted.repos, 0.0, limit=REPOS_AT_ONCE))
+            chores += [self._walk(wanted.repos, 0.0, limit=REPOS_AT_ONCE), self._parked]
         if wants.records:
-            self._passes.append(
-                walk(
-                    wanted.records,
-                    RECORDS_AGAIN_SECONDS,
-                    until=wants.patience,
-                    limit=RECORDS_AT_ONCE,
-                )
-            )
+            until, limit = wants.patience, RECORDS_AT_ONCE
+            again = RECORDS_AGAIN_SECONDS
+            chores += [self._walk(wanted.records, again, until=until, limit=limit), self._records]
         if wants.profiles or wants.whole:
-            self._passes.append(
-                walk(wanted.users, USERS_AGAIN_SECONDS, limit=USERS_AT_ONCE, whole=wants.whole)
-            )
+            whole, limit = wants.whole, USERS_AT_ONCE
+            chores.append(self._walk(wanted.users, USERS_AGAIN_SECONDS, limit=limit, whole=whole))
+        self._chores = [_Chore(do, context.clock.monotonic) for do in chores]
         self._new = context.metrics.counter(
             "fetch_wanted_total", "Things that were found to be missing"
         )
@@ -120,18 +125,26 @@ class Filling:
         self._tick()
 
     def _tick(self) -> None:
-        now = self._context.clock.monotonic()
-        found = sum(each.go(now) for each in self._passes)
-        fence, wants = self._session.fence, self._wants
-        if wants.repos and now >= self._parked_at:
-            self._session.attempt(partial(wanted.parked, fence=fence))
-            self._parked_at = now + PARKED_SECONDS
-        if wants.records:
-            since = wants.patience + OVERLAP_SECONDS
-            found += self._session.attempt(
-                partial(wanted.new_records, fence=fence, since=since, until=wants.patience)
-            )
+        found = sum(chore.go() for chore in self._chores)
         if found:
             self._new.add(found)
             self._filled()
         self._context.after(self._seconds, self._tick)
+
+    def _walk(self, step: Callable[..., Slice], again: float, **more: object) -> Callable[[], Done]:
+        session, fence = self._session, self._session.fence
+        return _Walk(
+            lambda after: session.attempt(partial(step, fence=fence, after=after, **more)), again
+        )
+
+    def _parked(self) -> Done:
+        self._session.attempt(partial(wanted.parked, fence=self._session.fence))
+        return 0, PARKED_SECONDS
+
+    def _records(self) -> Done:
+        since = self._wants.patience + OVERLAP_SECONDS
+        fence, until = self._session.fence, self._wants.patience
+        made = self._session.attempt(
+            partial(wanted.new_records, fence=fence, since=since, until=until)
+        )
+        return made, 0.0
