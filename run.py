@@ -1,10 +1,11 @@
 """Skyshard: reads an AT Protocol firehose and keeps a PostgreSQL index of it.
 
 Alone it runs until it is stopped (Ctrl-C or SIGTERM; twice to hurry). Exit codes: 0 stopped or
-caught up; 1 verify found differences, or explain nothing; 65 the source's data cannot be used; 69
-the database or the source cannot be reached; 70 a child crashed too often, or a bug; 71, 74, 77 the
-system, the disk or a permission is in the way; 75 another run has the database or the port, try
-later; 78 a setting is unknown or impossible; 130, 143 interrupted before it had caught up.
+caught up; 1 verify found differences, explain nothing, or backfill gave some up; 65 the source's
+data cannot be used; 69 the database or the source cannot be reached; 70 a child crashed too often,
+or a bug; 71, 74, 77 the system, the disk or a permission is in the way; 75 another run has the
+database or the port, try later; 78 a setting is unknown or impossible; 130, 143 interrupted before
+it had caught up.
 """
 
 from __future__ import annotations
