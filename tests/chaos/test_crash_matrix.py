@@ -34,7 +34,18 @@ CRASH_POINTS = [
         ("ingest.after_save", "ingest"),
     )
     for nth in (1, 3)
+] + [
+    # Passed when posts are judged again, accounts purged, notifications made: less often.
+    "shard.before_settled@shard-0:1",
+    "shard.after_settled@shard-1:1",
+    "shard.before_purged@shard-0:1",
+    "shard.after_purged@shard-1:1",
+    "notifier.before_commit@notifier:1",
+    "notifier.after_commit@notifier:2",
 ]
+# Points of actors that are not in this run, or of work that is too large for it: those have tests of
+# their own (of the fetcher, the resolver, the label client, and of large removals by the notifier).
+ELSEWHERE = ("fetcher.", "label_client.", "resolver.", "slice", "written", "expired")
 # Small batches and frequent saves, so that every point is passed many times.
 SMALL_STEPS = {
     "SKYSHARD_SHARD__BATCH_COMMITS": "50",
@@ -62,6 +73,8 @@ def test_the_matrix_names_every_crash_point_of_the_actors() -> None:
         for line in path.read_text().splitlines():
             if 'crash_point("' in line:
                 point = line.partition('crash_point("')[2].partition('"')[0]
+                if point.startswith(ELSEWHERE):
+                    continue
                 known = {point, f"shard.{point}"}
                 assert known & named, f"{path.name} passes {point}, which nothing crashes at"
 

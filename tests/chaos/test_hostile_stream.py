@@ -237,10 +237,10 @@ from actors.decoder import Batch
 add = Batch.add
 
 
-def poisoned(batch, frame):
+def poisoned(batch, frame, host=""):
     if b"it kills" in frame:
         os.kill(os.getpid(), signal.SIGKILL)
-    add(batch, frame)
+    add(batch, frame, host)
 
 
 Batch.add = poisoned
