@@ -43,7 +43,7 @@ CRASH_POINTS = [
     "notifier.before_commit@notifier:1",
     "notifier.after_commit@notifier:2",
 ]
-# Points of actors that are not in this run, or of work that is too large for it: those have tests of
+# Points of actors that are not in this run, or of work too large for it, which have tests of
 # their own (of the fetcher, the resolver, the label client, and of large removals by the notifier).
 ELSEWHERE = ("fetcher.", "label_client.", "resolver.", "slice", "written", "expired")
 # Small batches and frequent saves, so that every point is passed many times.
