@@ -312,6 +312,15 @@ def _lexicon_folder_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _keys_can_be_had(settings: Settings) -> str | None:
+    if settings.verify.mode == "structure":
+        return None
+    asked = settings.resolver.enabled and settings.parsed_source().kind == "relay"
+    if asked:
+        return None
+    return 'keys come from the resolver, which is off, or left out with a capture: say "structure"'
+
+
 def _fetcher_folder_is_usable(settings: Settings) -> str | None:
     folder = Path(settings.fetcher.folder).expanduser()
     if settings.fetcher.folder and not folder.is_dir():
@@ -341,6 +350,7 @@ RULES: Final = (
     Rule(("source.start", "run.source"), _start_is_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
     Rule(("lexicon.folder",), _lexicon_folder_is_usable),
+    Rule(("verify.mode", "resolver.enabled", "run.source"), _keys_can_be_had),
     Rule(("network.nameservers",), _nameservers_are_usable),
     Rule(("labels.labelers", "labels.max_labelers"), _labelers_are_usable),
     Rule(("run.shards", "embedded.max_connections"), _connections_suffice),

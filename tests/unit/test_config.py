@@ -104,6 +104,10 @@ def test_every_setting_has_an_environment_variable(key: str) -> None:
         ({"SKYSHARD_RUN__SOURCE": "https://host"}, r"wss://host"),
         ({"SKYSHARD_RUN__SOURCE": "no/such.frames"}, r"no capture file"),
         ({"SKYSHARD_NETWORK__PLC_URL": "plc.directory"}, r"https://host"),
+        (
+            {"SKYSHARD_VERIFY__MODE": "full", "SKYSHARD_RESOLVER__ENABLED": "false"},
+            r"VERIFY__MODE.*resolver",
+        ),
     ],
 )
 def test_an_impossible_variable_is_one_line_that_names_it(
