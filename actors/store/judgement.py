@@ -21,8 +21,24 @@ from typing import Final
 
 _GATE: Final = "app.bsky.feed.threadgate#"
 
+# What a parent passes on must come from a wrong root somewhere above: replies in a ring, which only
+# a hostile account can make, would else keep one another invalid for ever, or in turns. The walk
+# ends at the first one, and is only made below a parent that is invalid.
 INVALID: Final = """coalesce((
-    SELECT r.root_uri <> coalesce(p.root_uri, p.uri) OR p.engine_invalid_reply
+    SELECT r.root_uri <> coalesce(p.root_uri, p.uri) OR CASE WHEN p.engine_invalid_reply THEN
+        coalesce((
+            WITH RECURSIVE above (uri, parent_uri, root_uri) AS (
+                SELECT p.uri, p.parent_uri, p.root_uri
+                UNION
+                SELECT t.uri, t.parent_uri, t.root_uri FROM above a CROSS JOIN LATERAL (
+                    SELECT s.uri, s.parent_uri, s.root_uri FROM posts s WHERE s.uri = a.parent_uri
+                    AND (SELECT true FROM posts q WHERE q.uri = a.root_uri LIMIT 1) OFFSET 0) t
+            )
+            SELECT true FROM above a CROSS JOIN LATERAL (
+                SELECT s.uri, s.root_uri FROM posts s WHERE s.uri = a.parent_uri OFFSET 0) t
+            WHERE a.root_uri <> coalesce(t.root_uri, t.uri)
+                AND (SELECT true FROM posts q WHERE q.uri = a.root_uri LIMIT 1) LIMIT 1
+        ), false) ELSE false END
     FROM posts p WHERE p.uri = r.parent_uri
     AND (SELECT true FROM posts q WHERE q.uri = r.root_uri LIMIT 1) LIMIT 1), false)"""
 """Whether the post `r` should be an invalid reply; like the next two, of a row called `r`."""
