@@ -36,7 +36,7 @@ from actors.store.fence import Fence, RunReplaced
 from actors.store.held import Range
 from actors.store.identities import signing_keys
 from actors.store.outage import Outage
-from actors.store.parking import Parked
+from actors.store.parking import NO_KEY, RESYNC, WRONG_KEY, Parked
 from actors.store.session import (
     Connection,
     DatabaseAway,
@@ -83,6 +83,7 @@ class ShardSettings:
     kept_drops: int = 0
     verify: str = "structure"
     parked_bytes: int = 64 * 1024 * 1024
+    fetches: bool = True
 
 
 class Shard(Actor):
@@ -124,6 +125,16 @@ class Shard(Actor):
         self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
         self._connect()
         self._backlog.look()
+        self.context.after(0, self._wait_for_nobody)
+
+    def _wait_for_nobody(self) -> None:
+        """Let go what accounts came to wait for in an earlier run, and this one does not do."""
+        settings, wait = self._settings, self.context.wait
+        reasons = [] if settings.fetches else [RESYNC]
+        if settings.verify == "structure":
+            reasons += [NO_KEY, WRONG_KEY]
+        if reasons:
+            self._persist(lambda: resync.nobody_comes(self._writer, reasons, wait))
 
     def receive(self, message: Message, delivery: Delivery) -> Message | None:
         """Hold frames until a batch is full, or old enough; settle at once."""

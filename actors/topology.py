@@ -153,6 +153,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.index.kept_drops,
         settings.verify.mode,
         settings.shard.parked_bytes,
+        _fetches(settings) and settings.fetcher.repos,
     )
     gate = UserGateSettings(
         session,

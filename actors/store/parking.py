@@ -86,6 +86,14 @@ def await_keys(connection: Connection[Any], reasons: Mapping[str, str]) -> list[
     return [did for (did,) in rows]
 
 
+def nobody_comes(connection: Connection[Any], reasons: Sequence[str]) -> None:
+    """Have the events of DIDs drained that wait for what this run does not do."""
+    connection.execute(
+        "UPDATE engine_parked SET draining = true WHERE reason = ANY(%b::text[])",
+        [text_array(list(reasons))],
+    )
+
+
 def drain(connection: Connection[Any], did: str) -> None:
     """The DID's events need wait no longer: they are drained from now on."""
     connection.execute("UPDATE engine_parked SET draining = true WHERE did = %s", [did])

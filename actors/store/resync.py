@@ -53,6 +53,14 @@ def await_keys(writer: Writer, reasons: Mapping[str, str], wait: Wait) -> Outcom
     return writer.transact(_nothing, wait, after=after)
 
 
+def nobody_comes(writer: Writer, reasons: Sequence[str], wait: Wait) -> Outcome:
+    """Have DIDs wait no longer for what this run does not do: fetching, verifying.
+
+    What was to be fetched stays out of step. Raises as `Writer.apply`.
+    """
+    return writer.transact(_nothing, wait, after=lambda to: parking.nobody_comes(to, reasons))
+
+
 def apply_fetched(
     writer: Writer,
     fetched: Fetched,

@@ -222,6 +222,20 @@ def test_a_fetch_that_failed_leaves_the_repository_out_of_step_and_loses_no_even
     assert stage.column("SELECT out_of_step FROM engine_repos") == [True]
 
 
+def test_what_this_run_does_not_fetch_is_waited_for_no_longer(stage: Stage) -> None:
+    author = Author(1)
+    stage.live(author.creates(f"{POST}/a", text="a"))
+    stage.connection.execute("UPDATE engine_repos SET out_of_step = true")
+    resync.begin(stage.writing, author.did, no_wait)
+    stage.live(author.creates(f"{POST}/b", text="b"))
+    resync.nobody_comes(stage.writing, ["no_key"], no_wait)
+    assert stage.column("SELECT did FROM engine_parked WHERE draining") == []
+    resync.nobody_comes(stage.writing, ["resync"], no_wait)
+    assert stage.drain(author) == 1
+    assert stage.column("SELECT out_of_step FROM engine_repos") == [True]
+    assert stage.rows("SELECT * FROM engine_parked") == []
+
+
 def test_what_waits_is_bounded_and_what_was_given_up_is_fetched_anew(stage: Stage) -> None:
     author = Author(1)
     stage.live(author.creates(f"{POST}/a", text="a"))
