@@ -9,7 +9,8 @@ from typing import Any, Final, get_type_hints
 import msgspec
 
 from config.expected import expected
-from config.settings import RULES, Settings, lookup
+from config.rules import RULES
+from config.settings import Settings, lookup
 from config.units import parse_duration, parse_size
 
 DEFAULTS: Final = Path(__file__).parent / "default.toml"

@@ -5,15 +5,12 @@ environment variable, the checks of type and range and the hints of the loader f
 Defaults stand in ``default.toml`` only.
 """
 
-import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from config.nameservers import parse_nameservers
+from config.accounts import DID, listed, parse_accounts
 from config.source import Source, Start, parse_source, parse_start
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
@@ -27,12 +24,6 @@ Port = Annotated[int, Meta(ge=0, le=65_535, description="0: any free one")]
 PostgresSize = Annotated[str, Meta(pattern=r"^[1-9]\d{0,8}(kB|MB|GB|TB)$")]
 HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$")]
 HttpUrlOrNone = Annotated[str, Meta(pattern=r"^(https?://[^\s/]+(/\S*)?)?$")]
-
-# A rough look: whoever asks for the document of one finds out the rest.
-_DID: Final = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[a-zA-Z0-9.%-]{1,253})")
-
-# Connections beside those of shards and user gate: supervisor, monitor, ingest, and a few to look.
-OTHER_CONNECTIONS: Final = 10
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,9 +92,9 @@ class LabelsSettings(Section, frozen=True):
 
     def parsed_labelers(self) -> tuple[str, ...]:
         """The DIDs of labelers, each once. Raises ValueError (the loader has checked it)."""
-        found = tuple(dict.fromkeys(filter(None, map(str.strip, self.labelers.split(",")))))
+        found = listed(self.labelers)
         for text in found:
-            if not _DID.fullmatch(text):
+            if not DID.fullmatch(text):
                 raise ValueError(f"labels.labelers: {text!r} is no did:plc or did:web")
         return found
 
@@ -204,6 +195,15 @@ class FetcherSettings(Section, frozen=True):
     failed_seconds: Seconds
 
 
+class PersonalSettings(Section, frozen=True):
+    accounts: str
+    max_accounts: Count
+
+    def parsed_accounts(self) -> tuple[str, ...]:
+        """The DIDs of accounts, each once. Raises ValueError (the loader has checked it)."""
+        return parse_accounts(self.accounts)
+
+
 class VerifySettings(Section, frozen=True):
     mode: Literal["structure", "signatures", "full"]
 
@@ -237,6 +237,7 @@ class Settings(Section, frozen=True):
     network: NetworkSettings
     resolver: ResolverSettings
     fetcher: FetcherSettings
+    personal: PersonalSettings
     verify: VerifySettings
     lexicon: LexiconSettings
     index: IndexSettings
@@ -250,122 +251,7 @@ class Settings(Section, frozen=True):
         return parse_start(self.source.start, self.parsed_source())
 
 
-class Rule(NamedTuple):
-    """What must hold between settings; ``check`` returns a sentence where it does not."""
-
-    keys: tuple[str, ...]
-    check: Callable[[Settings], str | None]
-
-
-def _at_least(larger: str, smaller: str) -> Rule:
-    def check(settings: Settings) -> str | None:
-        high, low = lookup(settings, larger), lookup(settings, smaller)
-        if high >= low:
-            return None
-        return f"{larger} ({high}) must be at least {smaller} ({low})"
-
-    return Rule((larger, smaller), check)
-
-
-def _connections_suffice(settings: Settings) -> str | None:
-    """The writers of a run, the supervisor's, the monitor's, and some for whoever reads."""
-    shards, most = settings.run.shards, settings.embedded.max_connections
-    needed = shards + settings.user_gate.max_concurrent_user_creations + OTHER_CONNECTIONS
-    if settings.run.database_url or needed <= most:
-        return None
-    return f"{shards} shards need embedded.max_connections of {needed} or more, and it is {most}"
-
-
 def lookup(settings: Settings, key: str) -> Any:
     """The value of ``section.key``. Raises AttributeError for an unknown one."""
     section, _, name = key.partition(".")
     return getattr(getattr(settings, section), name)
-
-
-def _source_is_usable(settings: Settings) -> str | None:
-    try:
-        settings.parsed_source()
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _start_is_usable(settings: Settings) -> str | None:
-    try:
-        settings.parsed_start()
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _data_dir_is_usable(settings: Settings) -> str | None:
-    folder = Path(settings.run.data_dir).expanduser()
-    if settings.run.data_dir and folder.exists() and not folder.is_dir():
-        return f"{folder} is not a folder"
-    return None
-
-
-def _lexicon_folder_is_usable(settings: Settings) -> str | None:
-    folder = Path(settings.lexicon.folder).expanduser()
-    if settings.lexicon.folder and not folder.is_dir():
-        return f"{folder} is not a folder"
-    return None
-
-
-def _keys_can_be_had(settings: Settings) -> str | None:
-    if settings.verify.mode == "structure":
-        return None
-    asked = settings.resolver.enabled and settings.parsed_source().kind == "relay"
-    if asked:
-        return None
-    return 'keys come from the resolver, which is off, or left out with a capture: say "structure"'
-
-
-def _fetcher_folder_is_usable(settings: Settings) -> str | None:
-    folder = Path(settings.fetcher.folder).expanduser()
-    if settings.fetcher.folder and not folder.is_dir():
-        return f"{folder} is not a folder"
-    return None
-
-
-def _labelers_are_usable(settings: Settings) -> str | None:
-    try:
-        count = len(settings.labels.parsed_labelers())
-    except ValueError as error:
-        return str(error)
-    most = settings.labels.max_labelers
-    return None if count <= most else f"labels.max_labelers ({most}) must be at least {count}"
-
-
-def _nameservers_are_usable(settings: Settings) -> str | None:
-    try:
-        parse_nameservers(settings.network.nameservers)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-RULES: Final = (
-    Rule(("run.source",), _source_is_usable),
-    Rule(("source.start", "run.source"), _start_is_usable),
-    Rule(("run.data_dir",), _data_dir_is_usable),
-    Rule(("lexicon.folder",), _lexicon_folder_is_usable),
-    Rule(("verify.mode", "resolver.enabled", "run.source"), _keys_can_be_had),
-    Rule(("network.nameservers",), _nameservers_are_usable),
-    Rule(("labels.labelers", "labels.max_labelers"), _labelers_are_usable),
-    Rule(("run.shards", "embedded.max_connections"), _connections_suffice),
-    _at_least("ingest.window_frames", "ingest.batch_frames"),
-    # A writer whose statement may run for longer would be taken for stuck.
-    _at_least("supervisor.progress_seconds", "database.statement_timeout_seconds"),
-    _at_least("ingest.window_bytes", "ingest.batch_bytes"),
-    _at_least("ingest.window_bytes", "ingest.max_frame_bytes"),
-    _at_least("ingest.queue_bytes", "ingest.max_frame_bytes"),
-    _at_least("ingest.reconnect_max_seconds", "ingest.reconnect_min_seconds"),
-    _at_least("labels.reconnect_max_seconds", "labels.reconnect_min_seconds"),
-    _at_least("network.breaker_max_seconds", "network.breaker_min_seconds"),
-    _at_least("fetcher.retry_max_seconds", "fetcher.retry_min_seconds"),
-    Rule(("fetcher.folder",), _fetcher_folder_is_usable),
-    _at_least("resolver.error_max_seconds", "resolver.error_seconds"),
-    _at_least("supervisor.backoff_max_seconds", "supervisor.backoff_min_seconds"),
-    _at_least("embedded.warn_free_bytes", "embedded.min_free_bytes"),
-)
