@@ -78,15 +78,20 @@ class LastingSession:
         if self._connection is not None:
             self._connection.close()
 
-    def attempt(self, action: Callable[[Connection], T], *, parted: bool = False) -> T:
+    def attempt(
+        self, action: Callable[[Connection], T], *, parted: bool = False, reads: bool = False
+    ) -> T:
         """Do something on the connection, again until PostgreSQL lets it; ends the run where it
         stays away.
 
         `action` must bear being repeated, and on another connection than before. `parted` says that
         less can be done at once: then what takes too long raises TooSlow, and is an outage
-        otherwise. Raises one of REFUSALS, and what else the action raises.
+        otherwise. `reads` says that it writes nothing. Raises one of REFUSALS, and what else the
+        action raises.
         """
         context = self._context
+        # Reading says nothing where it is writing that fails, as on a full disk.
+        proves = not (reads and self._outage.goes_on)
         retries = 0
         while True:
             try:
@@ -94,7 +99,7 @@ class LastingSession:
                 with writing():
                     result = action(self._connection)
             except DatabaseAway as away:
-                self._wait_out(away)
+                self.wait_out(away)
             except RunReplaced as replaced:
                 context.give_up(str(replaced), 75)
             except DatabaseUnusable as unusable:
@@ -102,7 +107,7 @@ class LastingSession:
             except TooSlow as slow:
                 if parted:
                     raise
-                self._wait_out(DatabaseAway(str(slow)))
+                self.wait_out(DatabaseAway(str(slow)))
             except PASSING as error:
                 retries += 1
                 if retries <= MAX_RETRIES:
@@ -110,12 +115,14 @@ class LastingSession:
                 elif isinstance(error, REFUSALS):
                     raise
                 else:
-                    self._wait_out(DatabaseAway(one_line(error)))
+                    self.wait_out(DatabaseAway(one_line(error)))
             else:
-                self._outage.succeeded()
+                if proves:
+                    self._outage.succeeded()
                 return result
 
-    def _wait_out(self, away: DatabaseAway) -> None:
+    def wait_out(self, away: DatabaseAway) -> None:
+        """Wait a moment and connect again; ends the run when the outage lasts too long."""
         context = self._context
         if not self._outage.goes_on:
             self._outages.add()

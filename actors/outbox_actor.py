@@ -12,24 +12,19 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 
+from actors.lasting_session import LastingSession
 from actors.messages import OutboxWork, SweepOutbox
+from actors.numbering import Numbering
 from actors.store import outbox
-from actors.store.fence import Fence, RunReplaced
-from actors.store.outage import Outage
 from actors.store.session import (
-    PASSING,
     REFUSALS,
     Connection,
     DatabaseAway,
-    DatabaseUnusable,
     SessionSettings,
     TooSlow,
     one_line,
-    wait_for_session,
-    writing,
 )
 from engine.actor import Actor, Delivery
-from engine.address import Address
 from engine.context import Context
 from engine.errors import UnknownMessage
 from engine.message import Codec, Message
@@ -47,9 +42,6 @@ HELD_BYTES: Final = 4 * 1024 * 1024
 LINGER_SECONDS: Final = 0.025
 # A lost message costs at most this long: the table is looked through even when nobody asks.
 SWEEP_SECONDS: Final = 60.0
-# Attempts at what met the lock of somebody else; then it counts as an outage.
-MAX_RETRIES: Final = 20
-RETRY_SECONDS: Final = 0.02
 
 Body = TypeVar("Body", bound=Message)
 T = TypeVar("T")
@@ -85,11 +77,10 @@ class OutboxActor(Actor, Generic[Body]):
     def __init__(
         self, context: Context, settings: Any, session: SessionSettings, body: type[Body]
     ) -> None:
-        self.fence = Fence(context.name, context.epoch, context.generation)
-        self._session = session
+        self._session = LastingSession(context, session, self.prepare)
+        self.fence = self._session.fence
         self._body = body
         self._codec = Codec((body,))
-        self._connection: Connection | None = None
         self._behind = True
         self._held: dict[int, Work[Body]] = {}
         self._held_bytes = 0
@@ -97,21 +88,14 @@ class OutboxActor(Actor, Generic[Body]):
         self._begun: dict[int, int] = {}
         self._begun_bytes = 0
         self._finished: list[int] = []
-        self._expected: dict[Address, tuple[int, int]] = {}
         self._timer: Timer | None = None
-        self._outage = Outage(
-            f"PostgreSQL is away: the {context.name} waits for it",
-            "PostgreSQL is back",
-            context.clock.monotonic,
-        )
         metrics = context.metrics
+        self._numbering = Numbering(metrics)
         self._works = metrics.counter("outbox_works_total", "Pieces of work done")
-        self._gaps = metrics.counter("outbox_gaps_total", "Gaps in the numbering of work")
         self._reads = metrics.counter("outbox_reads_total", "Times the outbox was read")
         self._buried = metrics.counter(
             "outbox_buried_total", "Pieces of work that PostgreSQL refuses"
         )
-        self._outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
         self._in_hand = metrics.gauge("outbox_held_bytes", "Work in hand")
         self._lag = metrics.gauge("outbox_lag_seconds", "How long the last work waited to be done")
         self._seconds = metrics.histogram("batch_seconds", "Doing a batch of work")
@@ -140,50 +124,20 @@ class OutboxActor(Actor, Generic[Body]):
         self._flush_soon()
 
     def attempt(self, action: Callable[[Connection], T], *, reads: bool = False) -> T:
-        """Do something on the connection, again until PostgreSQL lets it; ends the run where it
-        stays away.
-
-        `action` must bear being repeated, and on another connection than before; `reads` says that
-        it writes nothing. Raises TooSlow, one of REFUSALS, and what else the action raises.
-        """
-        context = self.context
-        # Reading says nothing where it is writing that fails, as on a full disk.
-        proves = not (reads and self._outage.goes_on)
-        retries = 0
-        while True:
-            try:
-                assert self._connection is not None, "on_start opens it"
-                with writing():
-                    result = action(self._connection)
-            except DatabaseAway as away:
-                self._wait_out(away)
-            except RunReplaced as replaced:
-                context.give_up(str(replaced), 75)
-            except DatabaseUnusable as unusable:
-                context.give_up(f"PostgreSQL refuses what the {context.name} does: {unusable}", 78)
-            except PASSING as error:
-                retries += 1
-                if retries <= MAX_RETRIES:
-                    context.wait(RETRY_SECONDS)
-                elif isinstance(error, REFUSALS):
-                    raise
-                else:
-                    self._wait_out(DatabaseAway(one_line(error)))
-            else:
-                if proves:
-                    self._outage.succeeded()
-                return result
+        """See `LastingSession.attempt`; what takes too long raises TooSlow."""
+        return self._session.attempt(action, parted=True, reads=reads)
 
     def on_start(self) -> None:
         """Connect, take over from an older generation, and begin with what it left."""
-        self._connect()
+        self._session.open()
         self._sweep()
 
     def receive(self, message: Message, delivery: Delivery) -> Message | None:
         """Take work."""
         match message:
             case OutboxWork(row, number, body):
-                self._follow(delivery, number)
+                if self._numbering.breaks(delivery, number):
+                    self._fall_behind()
                 self._hold(row, body)
             case SweepOutbox():
                 self._fall_behind()
@@ -199,18 +153,7 @@ class OutboxActor(Actor, Generic[Body]):
 
     def on_stop(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-
-    def _follow(self, delivery: Delivery, number: int) -> None:
-        """Watch the numbering of a sender's work; a gap means that some was not sent along."""
-        generation, last = self._expected.get(delivery.sender, (0, 0))
-        if delivery.sender_generation != generation:
-            last = 0
-        if number != last + 1:
-            self._gaps.add()
-            self._fall_behind()
-        self._expected[delivery.sender] = (delivery.sender_generation, number)
+        self._session.close()
 
     def _hold(self, row: int, body: bytes) -> None:
         if self._behind or row in self._begun or row in self._held:
@@ -312,7 +255,7 @@ class OutboxActor(Actor, Generic[Body]):
             self._do(works[:middle])
             self._do(works[middle:])
         elif isinstance(error, TooSlow):
-            self._wait_out(DatabaseAway(str(error)))
+            self._session.wait_out(DatabaseAway(str(error)))
             self._fall_behind()
         else:
             self._bury(works[0].row, one_line(error))
@@ -347,31 +290,3 @@ class OutboxActor(Actor, Generic[Body]):
                 outbox.bury(connection, row, reason)
 
         self.attempt(bury)
-
-    def _wait_out(self, away: DatabaseAway) -> None:
-        """Wait a moment and connect again; ends the run when the outage lasts too long."""
-        context = self.context
-        if not self._outage.goes_on:
-            self._outages.add()
-        pause = self._outage.failed(away)
-        if self._outage.seconds > self._session.outage_seconds:
-            context.give_up(f"PostgreSQL has let the {context.name} do nothing since: {away}", 69)
-        assert self._connection is not None
-        self._connection.close()
-        context.wait(pause)
-        self._connect()
-
-    def _connect(self) -> None:
-        context = self.context
-        try:
-            self._connection = wait_for_session(
-                self._session, context.name, context.wait, context.clock.monotonic, self._take_over
-            )
-        except DatabaseAway as away:
-            context.give_up(f"PostgreSQL stayed away: {away}", 69)
-        except RunReplaced as replaced:
-            context.give_up(str(replaced), 75)
-
-    def _take_over(self, connection: Connection) -> None:
-        self.fence.claim(connection)
-        self.prepare(connection)

@@ -16,10 +16,12 @@ from typing import Any, Final
 
 import structlog
 
+from actors.lasting_session import LastingSession
 from actors.messages import CreateUsers, EnsureUsers, OutboxWork, SweepOutbox, UsersEnsured
+from actors.numbering import Numbering
 from actors.recent import Recent
 from actors.store import outbox
-from actors.store.fence import Fence, RunReplaced
+from actors.store.fence import RunReplaced
 from actors.store.outage import Outage
 from actors.store.session import (
     PASSING,
@@ -31,12 +33,10 @@ from actors.store.session import (
     TooSlow,
     one_line,
     open_session,
-    wait_for_session,
     writing,
 )
 from actors.store.users import create_users
 from engine.actor import Actor, Delivery
-from engine.address import Address
 from engine.context import Context
 from engine.message import Codec, Message
 
@@ -100,7 +100,6 @@ class UserGate(Actor):
         self._work_bytes = 0
         # Rows of the outbox that are in `_work` or with a thread.
         self._rows: set[int] = set()
-        self._expected: dict[Address, tuple[int, int]] = {}
         self._running = 0
         self._sweep_wanted = False
         self._sweeping = False
@@ -116,26 +115,19 @@ class UserGate(Actor):
         self._created = metrics.counter("users_created_total", "Rows of users made")
         self._statements = metrics.counter("user_statements_total", "Creation statements")
         self._in_flight = metrics.gauge("user_statements_in_flight", "Creation statements now")
-        self._gaps = metrics.counter("outbox_gaps_total", "Gaps in the numbering of work")
+        self._numbering = Numbering(metrics)
+        self._outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
         self._refused = metrics.counter("users_refused_total", "DIDs that PostgreSQL refuses")
         super().__init__(context, settings)
 
     def on_start(self) -> None:
         """Take over from an older generation and do what it left."""
         context = self.context
-        self._fence = Fence(context.name, context.epoch, context.generation)
-        try:
-            wait_for_session(
-                self._settings.session,
-                context.name,
-                context.wait,
-                context.clock.monotonic,
-                self._fence.claim,
-            ).close()
-        except DatabaseAway as error:
-            context.give_up(f"PostgreSQL stayed away: {error}", 69)
-        except RunReplaced as replaced:
-            context.give_up(str(replaced), 75)
+        # Each thread connects by itself.
+        claim = LastingSession(context, self._settings.session)
+        claim.open()
+        claim.close()
+        self._fence = claim.fence
         self._local = threading.local()
         self._connections: dict[int, Connection] = {}
         self._executor = ThreadPoolExecutor(
@@ -157,7 +149,8 @@ class UserGate(Actor):
                     self._wanted[did] = None
                 self._dispatch()
             case OutboxWork(row, number, body):
-                self._follow(delivery, number)
+                if self._numbering.breaks(delivery, number):
+                    self._want_sweep()
                 self._hold(outbox.OutboxRow(row, body))
                 self._dispatch()
             case SweepOutbox():
@@ -173,16 +166,6 @@ class UserGate(Actor):
             connection.close()
         self.context.unwatch(self._wake)
         os.close(self._wake)
-
-    def _follow(self, delivery: Delivery, number: int) -> None:
-        """Watch the numbering of a sender's work; a gap means that some was not sent along."""
-        generation, last = self._expected.get(delivery.sender, (0, 0))
-        if delivery.sender_generation != generation:
-            last = 0
-        if number != last + 1:
-            self._gaps.add()
-            self._want_sweep()
-        self._expected[delivery.sender] = (delivery.sender_generation, number)
 
     def _hold(self, work: outbox.OutboxRow) -> bool:
         """Keep work to do; False where it is held already, or there is no room for it.
@@ -341,6 +324,8 @@ class UserGate(Actor):
 
     def _postpone(self, away: DatabaseAway, again: Callable[[], None]) -> None:
         """Try again later, as long as an outage may last."""
+        if not self._outage.goes_on:
+            self._outages.add()
         pause = self._outage.failed(away)
         if self._outage.seconds > self._settings.session.outage_seconds:
             self.context.give_up(f"PostgreSQL has made no users since: {away}", 69)
