@@ -64,9 +64,14 @@ class Notice:
 
 _TARGET: Final = "uri, recipient, author, reason, subject, cid, created_at, record, thread"
 
+# A jsonpath would take an object for an array of one.
 _MENTIONS: Final = r"""CASE WHEN p.facets IS NULL THEN '{}'::text[] ELSE ARRAY(
         SELECT DISTINCT f.feature ->> 'did'
-        FROM jsonb_path_query(p.facets, '$[*].features[*]') AS f (feature)
+        FROM jsonb_array_elements(
+            CASE WHEN jsonb_typeof(p.facets) = 'array' THEN p.facets END) AS t (facet)
+        CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN
+            jsonb_typeof(t.facet -> 'features') = 'array' THEN t.facet -> 'features' END
+        ) AS f (feature)
         WHERE f.feature ->> '$type' = 'app.bsky.richtext.facet#mention'
             AND jsonb_typeof(f.feature -> 'did') = 'string'
             AND char_length(f.feature ->> 'did') <= 2048

@@ -61,7 +61,11 @@ _QUOTED: Final[LiteralString] = (
 _POST: Final[LiteralString] = f"""
     SELECT '#notification/mention/' || m.did, m.did, 'mention', r.uri
     FROM (SELECT DISTINCT f.feature ->> 'did' AS did
-          FROM jsonb_path_query(r.facets, '$[*].features[*]') AS f (feature)
+          FROM jsonb_array_elements(
+              CASE WHEN jsonb_typeof(r.facets) = 'array' THEN r.facets END) AS t (facet)
+          CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN
+              jsonb_typeof(t.facet -> 'features') = 'array' THEN t.facet -> 'features' END
+          ) AS f (feature)
           WHERE f.feature ->> '$type' = 'app.bsky.richtext.facet#mention') m
     WHERE m.did <> r.author_did
     UNION ALL

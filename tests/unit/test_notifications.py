@@ -41,6 +41,9 @@ def test_all_who_are_mentioned_are_told_once_and_the_author_never(here: Place) -
     assert here.told() == {(ben.did, "mention"), (cat.did, "mention")}
 
 
+MENTION = '{"$type": "app.bsky.richtext.facet#mention", "did": "%s"}'
+
+
 def test_facets_of_any_other_shape_tell_nobody_and_hold_up_nothing(here: Place) -> None:
     ann, ben = here.account(), here.account()
     post = here.post(ann)
@@ -48,6 +51,10 @@ def test_facets_of_any_other_shape_tell_nobody_and_hold_up_nothing(here: Place) 
         '"text"',
         "3",
         '{"features": 1}',
+        f'{{"features": [{MENTION % ben.did}]}}',
+        f'[{{"features": {MENTION % ben.did}}}]',
+        f'[[{{"features": [{MENTION % ben.did}]}}]]',
+        f'[{{"features": [[{MENTION % ben.did}]]}}]',
         '[1, null, {"features": "did:plc:x"}, {"features": [1, [2]]}]',
         f'[{{"features": [{{"$type": "app.bsky.richtext.facet#tag", "did": "{ben.did}"}}]}}]',
         '[{"features": [{"$type": "app.bsky.richtext.facet#mention", "did": ["did:plc:x"]}]}]',
