@@ -147,7 +147,8 @@ class Outcome:
     entries of the registry by what happened to them and their kind, `flags` judgements that
     changed. `sent` holds the rows of the outbox, in the order they were written, `purges` the
     accounts whose records are to be removed, `purged` subjects of which nothing is left. `parked`
-    counts events that wait, `stale` what was fetched and is older than what is indexed.
+    counts events that wait, `stale` what was fetched and is older than what is indexed, `strangers`
+    events about accounts that a personal index says nothing of.
     """
 
     commits: int = 0
@@ -166,6 +167,7 @@ class Outcome:
     retries: int = 0
     parked: int = 0
     stale: int = 0
+    strangers: int = 0
 
     def tallies(self) -> dict[str, int]:
         """Return what is counted for the run, by name."""
@@ -186,6 +188,8 @@ class Outcome:
             tallies[f"pending.{action}.{kind}"] = amount
         for flag, amount in self.flags.items():
             tallies[f"judged.{flag}"] = amount
+        if self.strangers:
+            tallies["strangers"] = self.strangers
         if self.cuts:
             tallies["cuts"] = self.cuts
         for drop in self.drops:
@@ -211,3 +215,4 @@ class Outcome:
         self.retries += other.retries
         self.parked += other.parked
         self.stale += other.stale
+        self.strangers += other.strangers

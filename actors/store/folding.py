@@ -79,7 +79,7 @@ class Known:
     `opted_out` are DIDs that forbid the collection of data, `taken_down` DIDs and uris that the
     operator refuses, `purging` DIDs whose records are being removed, `parked` those whose live
     events wait, `draining` those whose events have waited and come now, `subscribed` DIDs of whose
-    posts somebody wants to be told.
+    posts somebody wants to be told, `strangers` those whose state nobody here is concerned with.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -90,6 +90,7 @@ class Known:
     subscribed: set[str] = field(default_factory=set)
     parked: set[str] = field(default_factory=set)
     draining: set[str] = field(default_factory=set)
+    strangers: set[str] = field(default_factory=set)
 
 
 class Step(NamedTuple):
@@ -149,6 +150,8 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
                 _commit(folded, known, change, position)
             case SyncState():
                 _sync(folded, known, change)
+            case AccountState() | IdentityState() if change.did in known.strangers:
+                folded.outcome.strangers += 1
             case AccountState():
                 _account(folded, known, change)
             case IdentityState():

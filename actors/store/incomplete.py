@@ -30,7 +30,8 @@ PENDING: Final = "pending"
 NEW_USER: Final = "new_user"
 SEEN: Final = "seen"
 BACKFILL: Final = "backfill"
-KEPT_CAUSES: Final = frozenset((SEEN, BACKFILL))
+PERSONAL: Final = "personal"
+KEPT_CAUSES: Final = frozenset((SEEN, BACKFILL, PERSONAL))
 """Causes whose rows stay when they are done, so that nothing is fetched for them twice."""
 
 REPOS_FIRST: Final = 0

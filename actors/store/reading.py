@@ -12,7 +12,14 @@ from actors.records.record import RecordType
 from actors.store import statements
 from actors.store.arrays import text_array
 from actors.store.aside import from_database, unpack
-from actors.store.batch import AppliedCommit, Change, Fetched, Removal
+from actors.store.batch import (
+    AccountState,
+    AppliedCommit,
+    Change,
+    Fetched,
+    IdentityState,
+    Removal,
+)
 from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.folding import Account, Known, Moment, Repo
 from actors.store.plan import Aside, Met, Plan, Thing, thing_of, thing_text
@@ -31,9 +38,16 @@ _MEETS: Final = tuple(
 
 
 def read(
-    connection: Connection[Any], fence: Fence, changes: Sequence[Change]
+    connection: Connection[Any],
+    fence: Fence,
+    changes: Sequence[Change],
+    *,
+    personal: bool = False,
 ) -> tuple[Known, dict[str, Met]]:
-    """Check the fence and read every row that the batch meets."""
+    """Check the fence and read every row that the batch meets.
+
+    In a `personal` index also who of those that events are about is a stranger.
+    """
     keys, things = _wanted(changes)
     dids = list({change.did for change in changes})
     uris = [
@@ -43,12 +57,16 @@ def read(
         for operation in change.operations
         if operation.row is not None
     ]
+    about = {each.did for each in changes if isinstance(each, AccountState | IdentityState)}
+    strangers = None
     held_sql: dict[str, tuple[Any, Any]] = {}
     with connection.pipeline():
         connection.execute(LOCK_SQL)
         right = connection.execute(CHECK_SQL, [fence.actor])
         guards = connection.execute(statements.GUARD_SQL, [text_array(dids)])
         taken_down = connection.execute(statements.TAKEN_DOWN_SQL, [text_array(uris)])
+        if personal and about:
+            strangers = connection.execute(statements.STRANGERS_SQL, [text_array(sorted(about))])
         for type_ in _MEETS:
             table = type_.table
             if table not in keys:
@@ -64,6 +82,8 @@ def read(
     fence.demand(right.fetchone())
     known = _known(guards.fetchall())
     known.taken_down.update(uri for (uri,) in taken_down.fetchall())
+    if strangers is not None:
+        known.strangers.update(did for (did,) in strangers.fetchall())
     met: dict[str, Met] = {}
     for table, (old, holders) in held_sql.items():
         type_ = _TYPES[table]

@@ -62,6 +62,14 @@ GUARD_SQL: Final = (
     " LEFT JOIN engine_accounts a ON a.did = i.did"
 )
 TAKEN_DOWN_SQL: Final = "SELECT t.subject FROM engine_takedowns t WHERE t.subject = ANY(%b::text[])"
+# In a personal index nobody need know the state of those whom nothing speaks of. What the user gate
+# has still to do may speak of anybody.
+STRANGERS_SQL: Final = (
+    "SELECT i.did FROM unnest(%b::text[]) AS i (did)"
+    " WHERE NOT EXISTS (SELECT FROM users u WHERE u.did = i.did)"
+    " AND NOT EXISTS (SELECT FROM engine_personal p WHERE p.did = i.did)"
+    " AND NOT EXISTS (SELECT FROM engine_outbox o WHERE o.receiver = 'user_gate')"
+)
 PUT_GUARD_SQL: Final = (
     "INSERT INTO engine_repos (did, rev, data, out_of_step, withheld)"
     " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::boolean[], %b::boolean[])"

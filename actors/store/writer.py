@@ -52,7 +52,8 @@ class Writer:
     """Applies batches on one connection, for one actor.
 
     `receivers` are the actors that outbox work is written for: those that run. `kept_drops` is how
-    many drops the index remembers.
+    many drops the index remembers. `personal`: events about accounts come of everybody, and count
+    only where something here speaks of them.
     `crash_point` is called with a name at each place where a crash must be survived. The connection
     must be in autocommit mode and belong to nobody else.
     """
@@ -65,6 +66,7 @@ class Writer:
         search: bool = False,
         receivers: Collection[str] = RECEIVERS,
         parked_bytes: int = 64 * 1024 * 1024,
+        personal: bool = False,
         kept_drops: int = 0,
         crash_point: Callable[[str], None] = lambda _name: None,
         random_source: random.Random | None = None,
@@ -73,6 +75,7 @@ class Writer:
         self._fence = fence
         self._receivers = receivers
         self._parked_bytes = parked_bytes
+        self._personal = personal
         self._kept_drops = kept_drops
         self._crash_point = crash_point
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
@@ -297,7 +300,7 @@ class Writer:
         draining: str | None = None,
     ) -> Outcome:
         changes = self._limits.fit(changes)
-        known, met = read(self._connection, self._fence, changes)
+        known, met = read(self._connection, self._fence, changes, personal=self._personal)
         if draining is not None:
             known.parked.discard(draining)
             known.draining.add(draining)
