@@ -18,12 +18,13 @@ from actors import label_forwarder, labeler_identity, labeler_reader
 from actors.atproto.label import Refusal
 from actors.label_forwarder import Answered, LabelForwarder
 from actors.label_recorder import LabelRecorder
-from actors.labeler_identity import DocumentLookup
+from actors.labeler_identity import DocumentLookup, known_of
 from actors.labeler_reader import (
     Began,
     Connected,
     Failed,
     LabelerReader,
+    Outdated,
     ReaderItem,
     ReaderSettings,
     Received,
@@ -31,7 +32,7 @@ from actors.labeler_reader import (
 from actors.lasting_session import LastingSession
 from actors.outbound import Outbound, counting
 from actors.store import labelers as store
-from actors.store.labelers import LabelerState
+from actors.store.labelers import Identified, LabelerState
 from actors.store.labels import LabelBatch, Written
 from actors.store.session import Connection, SessionSettings
 from config.settings import NetworkSettings
@@ -70,12 +71,15 @@ class LabelClientSettings:
 
 @dataclass(slots=True)
 class _Labeler:
-    """A labeler that is read. `state` is what the table says of it, as far as we wrote it."""
+    """A labeler that is read. `state` is what the table says of it, as far as we wrote it, `known`
+    what the resolver knew of it when that was looked at last.
+    """
 
     did: str
     reader: LabelerReader
     task: IoTask
     state: LabelerState
+    known: Identified | None
     problem: str | None = None
     told: set[Refusal] = field(default_factory=set)
 
@@ -111,7 +115,10 @@ class LabelClient(Actor):
         self._failures = metrics.counter(
             "labeler_failures_total", "Connections to labelers that failed or ended"
         )
-        self._known = metrics.gauge("labelers", "Labelers that are read")
+        self._outdated = metrics.counter(
+            "labeler_outdated_cursors_total", "Times a labeler no longer kept what was not read yet"
+        )
+        self._count = metrics.gauge("labelers", "Labelers that are read")
         self._seconds = metrics.histogram("label_batch_seconds", "Writing a batch of labels")
         waited = metrics.counter(
             "label_backpressure_seconds_total", "Time for which readers waited for the writer"
@@ -157,17 +164,20 @@ class LabelClient(Actor):
     def _look(self) -> None:
         """See who is to be read, and whether what was read is still there."""
         wanted = self._wanted()
+        known = self._session.attempt(partial(store.identities, dids=list(wanted)))
         for did in self._labelers.keys() - wanted.keys():
             self._end(did)
         for did, state in wanted.items():
-            running = self._labelers.get(did)
+            running, found = self._labelers.get(did), known.get(did)
             if running is None:
-                self._begin(did, state)
-            elif running.state != state:
-                # Something of it was removed, and its cursor set back.
+                self._begin(did, state, found)
+            elif running.state != state or _changed(running.known, found):
+                # Something of it was removed, and its cursor set back; or it is another one now.
                 self._end(did)
-                self._begin(did, state)
-        self._known.set(len(self._labelers))
+                self._begin(did, state, found)
+            else:
+                running.known = found
+        self._count.set(len(self._labelers))
         self.context.after(self.settings.look_seconds, self._look)
 
     def _wanted(self) -> dict[str, LabelerState]:
@@ -183,19 +193,21 @@ class LabelClient(Actor):
             self._note(did, "it is taken down, not active, or has opted out")
         return {did: known.get(did, LabelerState()) for did in chosen if did not in withheld}
 
-    def _begin(self, did: str, state: LabelerState) -> None:
+    def _begin(self, did: str, state: LabelerState, found: Identified | None) -> None:
         self._sessions += 1
+        development = self.settings.network.allow_private_hosts
         reader = LabelerReader(
             did,
             self._sessions,
             state,
             self.settings.reader,
+            known=None if found is None else known_of(found, development=development),
             outbound=self._outbound,
             lookup=self._lookup,
             now=self.context.clock.now,
             chance=self._chance,
         )
-        self._labelers[did] = _Labeler(did, reader, self._io.submit(reader.run), state)
+        self._labelers[did] = _Labeler(did, reader, self._io.submit(reader.run), state, found)
         log.info("reading a labeler", labeler=did, endpoint=state.endpoint, cursor=state.cursor)
 
     def _end(self, did: str) -> None:
@@ -230,7 +242,7 @@ class LabelClient(Actor):
         labeler = self._labelers.get(item.did)
         return labeler is not None and labeler.reader.session == item.session
 
-    def _hear(self, item: Began | Connected | Failed) -> None:
+    def _hear(self, item: Began | Connected | Failed | Outdated) -> None:
         labeler = self._labelers[item.did]
         match item:
             case Began(did, _, endpoint):
@@ -257,6 +269,15 @@ class LabelClient(Actor):
                 if labeler.problem != problem:
                     self._note(did, problem)
                 labeler.problem = problem
+            case Outdated(did, _, cursor, message):
+                self._outdated.add()
+                log.warning(
+                    "a labeler no longer keeps all that was not read yet: what it made or took back"
+                    " meanwhile is not known",
+                    labeler=did,
+                    cursor=cursor,
+                    message=message,
+                )
 
     def _note(self, did: str, problem: str | None) -> None:
         fence = self._session.fence
@@ -303,7 +324,7 @@ class LabelClient(Actor):
                 log.info("what was read of a labeler was removed: reading it again", labeler=did)
                 self._end(did)
                 states = self._session.attempt(partial(store.states, dids=[did]))
-                self._begin(did, states.get(did, LabelerState()))
+                self._begin(did, states.get(did, LabelerState()), labeler.known)
             else:
                 labeler.state = LabelerState(cursor.endpoint, cursor.seq)
 
@@ -330,6 +351,13 @@ class LabelClient(Actor):
         self._expired.add(expired)
         more = expired == EXPIRED_AT_ONCE
         self.context.after(0.0 if more else self.settings.expiry_seconds, self._sweep)
+
+
+def _changed(before: Identified | None, now: Identified | None) -> bool:
+    """Whether a labeler is known as another one than before; not when it comes to be known."""
+    if before is None:
+        return False
+    return now is None or now[:2] != before[:2]
 
 
 async def _make_room(

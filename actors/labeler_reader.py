@@ -20,7 +20,7 @@ from actors.atproto.errors import WireError
 from actors.atproto.events import ErrorFrame, Info
 from actors.atproto.label import Label, LabelRefused, Refusal
 from actors.broken import BrokenFrames, Chance
-from actors.labeler_identity import LabelerIdentity, Lookup, NoLabeler
+from actors.labeler_identity import Known, LabelerIdentity, Lookup, NoAnswer, NoLabeler
 from actors.outbound import Outbound, OutboundError
 from actors.store.labelers import LabelerState
 from actors.upstream import CLOSE_SECONDS, MAX_QUEUE, Deliver, End, Ending, Item, Opened, Relay
@@ -30,7 +30,7 @@ TRIES: Final = 3
 """What breaks a connection this many times in a row is stepped over."""
 LASTING_SECONDS: Final = 60.0
 IDENTITY_SECONDS: Final = 3600.0
-"""An identity older than this is looked up again before the next connection."""
+"""An identity that was looked up this long ago is looked up again before the next connection."""
 UNWRITTEN_LABELS: Final = 2_000
 UNWRITTEN_BYTES: Final = 2 * 1024 * 1024
 KIND: Final = "labeler"
@@ -81,6 +81,16 @@ class Failed:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """The labeler no longer keeps all that came after the cursor, and what it says of that."""
+
+    did: str
+    session: int
+    cursor: int | None
+    message: str
+
+
 @dataclass(slots=True)
 class Received:
     """What one frame held. `after` is the number of the frame before it (None: the beginning), and
@@ -98,7 +108,7 @@ class Received:
     example: str = ""
 
 
-ReaderItem = Began | Connected | Failed | Received
+ReaderItem = Began | Connected | Failed | Outdated | Received
 
 
 class _GiveUp(Exception):
@@ -147,6 +157,7 @@ class LabelerReader:
         did: the labeler.
         session: the number of this reader; all that it delivers carries it.
         state: how far it was read before.
+        known: what is known of it without looking it up.
         settings: see there.
         outbound: connects.
         lookup: finds the labeler, and its key.
@@ -162,6 +173,7 @@ class LabelerReader:
         state: LabelerState,
         settings: ReaderSettings,
         *,
+        known: Known | None = None,
         outbound: Outbound,
         lookup: Lookup,
         now: Callable[[], float],
@@ -178,7 +190,10 @@ class LabelerReader:
         self._chance = chance
         self._sleep = sleep
         self._identity: LabelerIdentity | None = None
-        self._found_at = 0.0
+        # When it is looked up before the next connection, at the latest.
+        self._looks_at = 0.0
+        if known is not None:
+            self._identity, self._looks_at = known.identity, now() + known.seconds
         self._refreshes = 0
         self._refresh_at = 0.0
         self._broken = BrokenFrames(TRIES)
@@ -248,13 +263,17 @@ class LabelerReader:
 
     async def _identified(self) -> LabelerIdentity:
         """The labeler's identity; an old one is looked up again, and does where that fails."""
-        now = self._now()
-        if self._identity is None or self._failures or now - self._found_at > IDENTITY_SECONDS:
+        if self._identity is None or self._failures or self._now() >= self._looks_at:
             try:
-                self._identity, self._found_at = await self._lookup(self.did), now
-            except OutboundError:
+                return await self._look_up()
+            except (OutboundError, NoAnswer):
                 if self._identity is None:
                     raise
+        return self._identity
+
+    async def _look_up(self) -> LabelerIdentity:
+        self._identity = await self._lookup(self.did)
+        self._looks_at = self._now() + IDENTITY_SECONDS
         return self._identity
 
     async def _begin(self, endpoint: str) -> None:
@@ -263,9 +282,7 @@ class LabelerReader:
         await self._deliver(Began(self.did, self.session, endpoint))
 
     async def _take(self, item: Item) -> None:
-        """Take what the stream delivers. Raises _GiveUp, and OutboundError where a key is not to be
-        had.
-        """
+        """Take what the stream delivers. Raises _GiveUp, and what looking a key up raises."""
         if isinstance(item, Opened):
             self._opened_at = self._now()
             self._first = True
@@ -292,8 +309,10 @@ class LabelerReader:
                 raise _GiveUp(f"it refuses to go on: {name[:80]!a} {(message or '')[:120]!a}")
             case labels.Labels(seq, values):
                 await self._labels(seq, values, len(frame))
+            case Info("OutdatedCursor", message):
+                said = (message or "")[:120]
+                await self._deliver(Outdated(self.did, self.session, self._cursor, said))
             case Info() | None:
-                # That labels are no longer kept is nothing that could be helped.
                 pass
 
     async def _unreadable(self, why: str) -> None:
@@ -334,24 +353,17 @@ class LabelerReader:
         await self._deliver(received)
 
     async def _checked(self, value: Any, now: int) -> Label:
-        """The label in a value. Raises LabelRefused, and OutboundError where its key is not known
-        for sure.
-        """
+        """The label in a value. Raises LabelRefused, and what looking its key up again raises."""
         label = labels.read(value, self.did, now)
         assert self._identity is not None
         if labels.is_signed(label, self._identity.key):
             return label
         if self._now() >= self._refresh_at:
-            key = self._identity.key
-            self._identity = await self._lookup(self.did)
-            self._found_at = self._now()
-            if self._identity.key == key:
-                self._refreshes += 1
-            else:
-                self._refreshes = 0
+            before, found = self._identity, await self._look_up()
+            self._refreshes = self._refreshes + 1 if found.key == before.key else 0
             pause = _REFRESHES.delay(max(self._refreshes, 1), self._chance)
             self._refresh_at = self._now() + pause
-            if labels.is_signed(label, self._identity.key):
+            if labels.is_signed(label, found.key):
                 return label
         raise LabelRefused(Refusal.BAD_SIGNATURE, f"{label.val[:40]!a} on {label.uri[:120]!a}")
 

@@ -1,4 +1,6 @@
-"""Which labelers there are, how far each has been read, and what keeps it from being read."""
+"""Which labelers there are, who they are as far as the resolver knows, how far each has been read,
+and what keeps it from being read.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -19,6 +21,13 @@ _DECLARED_SQL: Final = (
     " WHERE s.uri = 'at://' || s.creator_did || '/app.bsky.labeler.service/self'"
     " ORDER BY l.did IS NULL, s.like_count DESC, s.creator_did LIMIT %s"
 )
+# What is due is asked for again: an event may have said that it changed.
+_IDENTITIES_SQL: Final = (
+    "SELECT did, labeler, label_key, CASE WHEN next_check > now()::timestamp"
+    " THEN extract(epoch FROM now()::timestamp - checked_at)::float8 END"
+    " FROM engine_identities WHERE did = ANY(%b::text[])"
+    " AND labeler IS NOT NULL AND label_key IS NOT NULL"
+)
 _BEGIN_SQL: Final = (
     "INSERT INTO engine_labelers (did, endpoint) VALUES (%s, %s)"
     " ON CONFLICT (did) DO UPDATE SET endpoint = excluded.endpoint, cursor = NULL,"
@@ -36,6 +45,23 @@ class LabelerState(NamedTuple):
 
     endpoint: str | None = None
     cursor: int | None = None
+
+
+class Identified(NamedTuple):
+    """What a labeler's DID document said: the origin of its service, and its key as Multikey.
+
+    `age`: how many seconds ago it was found to be so, None for what is to be looked at again.
+    """
+
+    labeler: str
+    label_key: str
+    age: float | None
+
+
+def identities(connection: Connection[Any], dids: Sequence[str]) -> dict[str, Identified]:
+    """Who these labelers are; only those that are known to be labelers."""
+    rows = connection.execute(_IDENTITIES_SQL, [text_array(list(dids))]).fetchall()
+    return {did: Identified(*found) for did, *found in rows}
 
 
 def states(connection: Connection[Any], dids: Sequence[str]) -> dict[str, LabelerState]:

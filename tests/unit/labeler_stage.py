@@ -11,8 +11,6 @@ from actors.labeler_reader import ReaderSettings
 from actors.messages import MESSAGES
 from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
-from engine.control import Progress
-from engine.metrics import MetricsSnapshot
 from engine.restarts import Backoff
 from tests.servers.client import network
 from tests.servers.directory import PlcDirectory
@@ -55,6 +53,17 @@ class Stage:
         key = self.keys[did] = changes.get("key", self.keys[did])
         endpoint = changes.get("endpoint", self.labelers[did].url)
         self.directory.documents[did] = labeler_document(did, endpoint, key)
+
+    def resolved(self, did: str, *, age: float = 60.0, due: bool = False) -> None:
+        """Have the resolver have found out of a labeler what holds now, `age` seconds ago."""
+        self.connection.execute(
+            "INSERT INTO engine_identities (did, plc, labeler, label_key, checked_at, next_check)"
+            " VALUES (%s, true, %s, %s, now() - %s * interval '1 s', now() + %s * interval '1 s')"
+            " ON CONFLICT (did) DO UPDATE SET labeler = excluded.labeler,"
+            " label_key = excluded.label_key, checked_at = excluded.checked_at,"
+            " next_check = excluded.next_check",
+            [did, self.labelers[did].url, self.keys[did].multikey, age, -1 if due else 3600],
+        )
 
     def label(self, did: str, val: str, **fields: Any) -> dict[str, Any]:
         """A label as a labeler signs it."""
@@ -123,11 +132,7 @@ class Stage:
 
     def metric(self, name: str, **labels: str) -> float:
         """A figure of the actor."""
-        snapshot = MetricsSnapshot()
-        for said in self.harness.of(CLIENT, Progress):
-            if isinstance(said, Progress) and said.metrics is not None:
-                snapshot = said.metrics
-        return snapshot.value(name, **labels)
+        return self.harness.metrics(CLIENT).value(name, **labels)
 
     def until_metric(self, amount: float, name: str, **labels: str) -> None:
         """Wait until a figure is exactly this."""
@@ -135,7 +140,8 @@ class Stage:
 
     def refused(self, reason: str) -> float:
         """How many labels were refused for a reason."""
-        return self.metric("labels_refused_total", reason=reason)
+        figures = self.harness.metrics_now(CLIENT)
+        return figures.value("labels_refused_total", reason=reason)
 
 
 @contextmanager

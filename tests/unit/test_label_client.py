@@ -216,6 +216,21 @@ def test_frames_that_cannot_be_read_are_stepped_over_after_some_tries(stage: Sta
     assert labeler.cursors == [0, 1, 1]
 
 
+def test_labels_that_are_no_longer_kept_are_told_of_and_counted(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stage.add(A)
+    stage.publish(A, "one")
+    stage.labelers[A].send(outdated_cursor())
+    stage.publish(A, "two")
+    stage.start()
+    stage.until_values("one", "two")
+    stage.until_metric(1, "labeler_outdated_cursors_total")
+    assert stage.problem(A) == ""
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("no longer keeps") == 1
+
+
 def test_a_message_that_is_too_large_is_stepped_over_after_some_tries(stage: Stage) -> None:
     labeler = stage.add(A)
     stage.publish(A, "one")

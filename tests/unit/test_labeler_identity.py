@@ -8,8 +8,18 @@ import pytest
 
 from actors.atproto import multikey
 from actors.identity.document import MAX_BYTES
-from actors.labeler_identity import DocumentLookup, NoLabeler, labeler_of
+from actors.labeler_identity import (
+    KNOWN_SECONDS,
+    DocumentLookup,
+    Known,
+    LabelerIdentity,
+    NoAnswer,
+    NoLabeler,
+    known_of,
+    labeler_of,
+)
 from actors.outbound import Kind, Outbound, OutboundError
+from actors.store.labelers import Identified
 from tests.servers import faults
 from tests.servers.client import developing, network
 from tests.servers.directory import PlcDirectory
@@ -110,6 +120,34 @@ def test_a_lookup_asks_the_directory_and_tells_apart_nobody_and_not_now() -> Non
         with pytest.raises(OutboundError) as error:
             look_up(DID, directory)
         assert error.value.kind is Kind.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("code", "body"),
+    [
+        (403, b"{}"),
+        (404, b"not here"),
+        (410, b"[]"),
+        (200, b"<html>log in first</html>"),
+        (200, json.dumps(made(id="did:plc:drlgzakhpthmyl7t7brzakyg")).encode()),
+    ],
+)
+def test_what_is_no_answer_of_a_directory_says_nothing_of_a_labeler(code: int, body: bytes) -> None:
+    with PlcDirectory([(DID, made())]) as directory:
+        directory.fail(faults.status(code, body=body))
+        with pytest.raises(NoAnswer):
+            look_up(DID, directory)
+
+
+def test_what_was_found_out_does_for_a_day_and_what_is_due_only_where_nobody_answers() -> None:
+    found = Identified("https://mod.example.com", KEY.multikey, 3_600.0)
+    identity = LabelerIdentity("wss://mod.example.com", multikey.parse(KEY.multikey))
+    assert known_of(found) == Known(identity, KNOWN_SECONDS - 3_600.0)
+    assert known_of(found._replace(age=KNOWN_SECONDS + 1)) == Known(identity, 0.0)
+    assert known_of(found._replace(age=None)) == Known(identity, 0.0)
+    bare = found._replace(labeler="http://127.0.0.1:80")
+    assert known_of(bare) is None
+    assert known_of(bare, development=True) is not None
 
 
 def test_hosts_of_did_web_are_asked_but_localhost_in_development_only() -> None:
