@@ -2,8 +2,10 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from actors.position import Position
+from actors.sequence import Sequence
 from actors.store.checkpoint import CheckpointError, Saved
 from config.source import Start
 from config.units import show_duration
@@ -11,11 +13,24 @@ from engine.context import Context
 
 _log = logging.getLogger(__name__)
 
+REWIND_SECONDS: Final = 300.0
+"""How far before what was read last a host is read that counts in another way: the times of events
+are only nearly in order, and may be as far ahead. What comes again changes nothing."""
 
-def claim(position: Position, context: Context, outage_seconds: float) -> tuple[Saved | None, bool]:
+
+class Claimed(NamedTuple):
+    """What is saved of a host; whether this run has begun, as a generation that died before it
+    saved had not; and the Unix time up to which another host has been read.
+    """
+
+    saved: Saved | None
+    begun: bool
+    elsewhere: float | None
+
+
+def claim(position: Position, context: Context, outage_seconds: float) -> Claimed:
     """Take the checkpoint over, and return it; the database may be away for as long as an outage.
 
-    Returns as well whether this run has begun: a generation that died before it saved had not.
     Raises CheckpointError after that time, CheckpointUnusable, and Fenced.
     """
     deadline = context.clock.monotonic() + outage_seconds
@@ -24,6 +39,7 @@ def claim(position: Position, context: Context, outage_seconds: float) -> tuple[
         try:
             saved = position.claim()
             begun = context.generation > 1 and position.saved_in_this_run()
+            elsewhere = position.elsewhere()
         except CheckpointError as error:
             if context.clock.monotonic() > deadline:
                 raise
@@ -32,7 +48,7 @@ def claim(position: Position, context: Context, outage_seconds: float) -> tuple[
             failures += 1
             context.wait(min(5.0, 0.2 * 2**failures))
         else:
-            return saved, begun
+            return Claimed(saved, begun, elsewhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +72,29 @@ class Beginning:
     chosen: bool = True
 
 
-def begin(saved: Saved | None, start: Start, *, insists: bool, name: str, now: float) -> Beginning:
+def begin(
+    saved: Saved | None,
+    start: Start,
+    *,
+    insists: bool,
+    name: str,
+    now: float,
+    elsewhere: float | None = None,
+) -> Beginning:
     """Decide where the stream of the source called `name` begins, and say it.
 
-    `start` counts where nothing is saved, or where it `insists`; `now` is in Unix seconds.
+    `start` counts where nothing is saved, or where it `insists`; `now` is in Unix seconds. Up to
+    the time `elsewhere` another source has been read, and numbers mean nothing across sources.
     """
+    if elsewhere is not None and not insists:
+        elsewhere = min(elsewhere, now)
+        moment = elsewhere - REWIND_SECONDS
+        if saved is None or saved.last_event_time is None or saved.last_event_time < moment:
+            _log.info(
+                "going on with %s a little before where another source was left, %s ago",
+                *(name, show_duration(max(0.0, now - moment))),
+            )
+            return Beginning(time=elsewhere, moment=moment)
     if saved is not None and not insists:
         _log.info("going on with %s after event %d", name, saved.cursor)
         # 0 asks for the oldest and says nothing about an event of that number.
@@ -84,3 +118,16 @@ def begin(saved: Saved | None, start: Start, *, insists: bool, name: str, now: f
         case "since":
             _log.info("starting %s back from now in %s", show_duration(start.seconds), name)
             return Beginning(moment=now - start.seconds)
+
+
+def renumbered(sequence: Sequence, *, name: str, now: float) -> float:
+    """Return the Unix time from which a source is looked through that counts anew, and say it."""
+    known, asked = sequence.time, sequence.asked
+    _log.error(
+        "%s numbers its events anew: what follows event %d is looked for by its time"
+        if asked is None
+        else "%s is not at the cursor %d yet that was asked for: going on at its newest",
+        name,
+        sequence.last if asked is None else asked,
+    )
+    return (now if known is None else known) - REWIND_SECONDS

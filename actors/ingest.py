@@ -11,22 +11,25 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-from actors.beginning import begin, claim
+from actors.beginning import Claimed, begin, claim, renumbered
+from actors.completion import Completion
 from actors.connector import TRIES, Connector
+from actors.disk_watch import DiskWatch
+from actors.draining import Draining
 from actors.ingest_metrics import IngestMetrics
 from actors.ingest_setup import DATA_ERROR, REPLACED, IngestSetup, exit_code
 from actors.intake import UNRECEIVABLE, Intake, Verdict
+from actors.membership import Membership
 from actors.position import Position
 from actors.reader import Located, Place, StreamItem
 from actors.sequence import Sequence
 from actors.shard_window import Batch, ShardWindow
-from actors.store.checkpoint import CheckpointError, CheckpointUnusable, Saved
-from actors.store.diskspace import DiskSpace
+from actors.standbys import Standbys
+from actors.store.checkpoint import CheckpointError, CheckpointUnusable
 from actors.store.fence import Fence, Fenced
-from actors.summary import summarise, timed
 from actors.upstream import End, Ending, Opened
 from actors.vitals import UNKNOWN_LAG
-from config.source import Source, Start
+from config.source import Start
 from engine.actor import Actor
 from engine.address import Address
 from engine.context import Context
@@ -41,10 +44,6 @@ CHUNK: Final = 256
 """Items taken from the queue at once: control and acks get their turn in between."""
 
 TICK_SECONDS: Final = 0.2
-DISK_SECONDS: Final = 5.0
-GRACE_SECONDS: Final = 1.0
-REWIND_SECONDS: Final = 300.0
-"""How far before the last known event a host is read again that numbers anew."""
 
 
 class Ingest(Actor):
@@ -55,7 +54,8 @@ class Ingest(Actor):
     def __init__(self, context: Context, settings: IngestSetup) -> None:
         super().__init__(context, settings)
         everything, limits = settings.settings, settings.settings.ingest
-        self._source: Source = everything.parsed_source()
+        self._sources = Standbys(everything.parsed_sources(), everything.source.failover_seconds)
+        self._source = self._sources.source
         self._is_capture = self._source.kind == "capture"
         self._start: Start = everything.parsed_start()
         self._every = limits.checkpoint_seconds
@@ -65,8 +65,10 @@ class Ingest(Actor):
         self._metrics = IngestMetrics(context.metrics)
         context.metrics.before_snapshot(self._measure)
         self._sequence = Sequence()
-        fence = Fence(context.name, context.epoch, context.generation)
-        self._position = Position(settings.checkpoint(fence))
+        self._fence = fence = Fence(context.name, context.epoch, context.generation)
+        self._position = Position(settings.checkpoint(fence, self._source))
+        table = settings.personal(fence)
+        self._membership = None if table is None else Membership(table, context, self._metrics)
         self._intake = Intake(
             self._source.host,
             self._windows,
@@ -76,49 +78,37 @@ class Ingest(Actor):
             position=self._position,
             metrics=self._metrics,
             tries=1 if self._is_capture else TRIES,
+            members=None if self._membership is None else self._membership.members,
         )
         self._io: IoThread[StreamItem] = IoThread(
             context, items=limits.queue_frames, size=limits.queue_bytes
         )
-        self._connector = Connector(
-            self._source.address,
-            settings.upstream(),
-            submit=self._io.submit,
-            after=context.after,
-            now=context.clock.monotonic,
-            place=self._place,
-            backoff=Backoff(limits.reconnect_min_seconds, limits.reconnect_max_seconds),
-            lasting=limits.stall_seconds,
-            chance=random.Random(),  # noqa: S311 - jitter needs no secrecy
-        )
-        self._disk = settings.disk_space()
+        self._connector = self._new_connector()
+        self._disk = DiskWatch(settings.disk_space(), self._metrics.paused)
         self._live = False
         self._moment: float | None = None
         self._backlog: deque[StreamItem] = deque()
         self._blocked_at: float | None = None
+        self._end = Draining(self._intake, self._position)
+        self._completion = Completion(self._position, self._metrics)
         self._began = self._quiet_since = self._acked_at = 0.0
-        self._disk_at = self._save_at = float("-inf")
+        self._save_at = float("-inf")
         self._complete = self._finished = self._draining = self._replaced = False
-        self._report_failed = False
-        self._alone_since = float("inf")
+        self._moving = False
 
     # -- life cycle
 
     def on_start(self) -> None:
         context = self.context
-        try:
-            outage_seconds = self.settings.settings.database.outage_seconds
-            saved, begun = claim(self._position, context, outage_seconds)
-        except (CheckpointError, CheckpointUnusable, Fenced) as error:
-            context.fail(str(error), exit_code(error))
+        if not self._claim():
             return
-        self._begin_where(saved, insists=self.settings.start_is_explicit and not begun)
         for window in self._windows:
             context.on_ack(window.address, partial(self._acked, window))
         self._began = self._quiet_since = context.clock.monotonic()
         self._io.start()
         context.watch(self._io.descriptor, self._work_off, when=self._may_read)
         self._tick()
+        self._sources.heard(self._began)
         self._connector.connect()
 
     def on_drain(self) -> None:
@@ -129,6 +119,8 @@ class Ingest(Actor):
 
     def on_stop(self) -> None:
         self._position.close()
+        if self._membership is not None:
+            self._membership.close()
 
     def on_peer(self, peer: Address, generation: int, up: bool) -> None:
         """A shard that came has credit to give."""
@@ -136,14 +128,43 @@ class Ingest(Actor):
         if up:
             self._resume()
 
-    def _begin_where(self, saved: Saved | None, *, insists: bool) -> None:
+    def _new_connector(self) -> Connector:
+        limits, context = self.settings.settings.ingest, self.context
+        return Connector(
+            self._source.address,
+            self.settings.upstream(self._source),
+            submit=self._io.submit,
+            after=context.after,
+            now=context.clock.monotonic,
+            place=self._place,
+            backoff=Backoff(limits.reconnect_min_seconds, limits.reconnect_max_seconds),
+            lasting=limits.stall_seconds,
+            chance=random.Random(),  # noqa: S311 - jitter needs no secrecy
+        )
+
+    def _claim(self, *, moved: bool = False) -> bool:
+        """Take over what is saved of the source, and begin; False where the run cannot go on."""
+        context, outage_seconds = self.context, self.settings.settings.database.outage_seconds
+        try:
+            claimed = claim(self._position, context, outage_seconds)
+            if self._membership is not None and not moved:
+                self._membership.begin(outage_seconds)
+        except (CheckpointError, CheckpointUnusable, Fenced) as error:
+            context.fail(str(error), exit_code(error))
+            return False
+        insists = self.settings.start_is_explicit and not claimed.begun and not moved
+        self._begin_where(claimed, insists=insists)
+        return True
+
+    def _begin_where(self, claimed: Claimed, *, insists: bool) -> None:
         """Begin after the checkpoint, or where this run was asked to."""
         beginning = begin(
-            saved,
+            claimed.saved,
             self._start,
             insists=insists,
             name=self._source.address,
             now=self.context.clock.now(),
+            elsewhere=None if self._is_capture else claimed.elsewhere,
         )
         self._live = beginning.live
         self._sequence.begin(beginning.last, beginning.time, beginning.asked)
@@ -181,6 +202,7 @@ class Ingest(Actor):
                 break
         if sequence.last > before:
             self._quiet_since = self.context.clock.monotonic()
+            self._sources.heard(self._quiet_since)
             self._connector.progressed()
             self._intake.mark(self.context.clock.now())
 
@@ -195,16 +217,8 @@ class Ingest(Actor):
             return True
         self._connector.drop(self._intake.why)
         if verdict is Verdict.RENUMBERED:
-            known, asked = self._sequence.time, self._sequence.asked
-            moment = (self.context.clock.now() if known is None else known) - REWIND_SECONDS
-            _log.error(
-                "%s numbers its events anew: what follows event %d is looked for by its time"
-                if asked is None
-                else "%s is not at the cursor %d yet that was asked for: going on at its newest",
-                self._source.address,
-                self._sequence.last if asked is None else asked,
-            )
-            self._search(moment)
+            now = self.context.clock.now()
+            self._search(renumbered(self._sequence, name=self._source.address, now=now))
         return True
 
     def _noted(self, item: Opened | Located | Ending) -> bool:
@@ -248,6 +262,31 @@ class Ingest(Actor):
             self.context.fail(ending.reason, DATA_ERROR)
         if self._connector.ended(ending):
             self._metrics.drop(UNRECEIVABLE)
+        now = self.context.clock.monotonic()
+        if not self._connector.stopped and self._sources.give_up(now) and self._may_move():
+            _log.warning("nothing new from %s: another source takes over", name)
+            self._stop_reading()
+            self._moving = True
+
+    def _may_move(self) -> bool:
+        """Whether another source can go on: a cursor that was asked for is of this one."""
+        return self._start.kind != "cursor" or self._position.saved is not None
+
+    def _move(self) -> None:
+        """Have another source take over, once all that came of the last one is durable."""
+        self._intake.flush()
+        now = self.context.clock.monotonic()
+        if not (self._intake.empty and self._save(now)):
+            return
+        self._moving = False
+        self._source = self._sources.next(now)
+        self._position.move(self.settings.checkpoint(self._fence, self._source))
+        self._intake.move(self._source.host)
+        self._moment = None
+        self._connector = self._new_connector()
+        if self._claim(moved=True):
+            self._metrics.failovers.add()
+            self._connector.connect()
 
     def _place(self) -> Place:
         """Where the next connection goes on: after what has come, which is in the windows."""
@@ -258,7 +297,7 @@ class Ingest(Actor):
 
     @property
     def _paused(self) -> bool:
-        return self._disk is not None and self._disk.must_pause
+        return self._disk.must_pause
 
     def _block(self) -> None:
         self._blocked_at = self.context.clock.monotonic()
@@ -282,31 +321,26 @@ class Ingest(Actor):
 
     def _tick(self) -> None:
         now = self.context.clock.monotonic()
-        if self._disk is not None and now >= self._disk_at:
-            self._disk_at = now + DISK_SECONDS
-            self._check_disk(self._disk)
+        if self._disk.look(now):
+            self._resume()
         if now >= self._save_at:
             self._save_at = now + self._every
             self._save(now)
         if self._draining:
             self._settle()
+        elif self._moving:
+            self._move()
         elif self._until_caught_up and not self._finished:
             self._look_for_the_end(now)
         self.context.after(min(TICK_SECONDS, self._every), self._tick)
 
-    def _check_disk(self, disk: DiskSpace) -> None:
-        was_paused = disk.must_pause
-        try:
-            disk.check()
-        except OSError as error:
-            _log.warning("the free space of %s cannot be measured: %s", disk.folder, error)
-        self._metrics.paused.set(float(disk.must_pause))
-        if was_paused and not disk.must_pause:
-            self._resume()
-
     def _save(self, now: float, *, hurry: bool = False) -> bool:
-        """Save the checkpoint; False where that did not succeed, or it is no longer ours."""
+        """Save the checkpoint, and see whose events are taken; False where the former did not
+        succeed, or is no longer ours.
+        """
         try:
+            if self._membership is not None and not self._draining:
+                self._membership.look()
             saved = self._position.save(now, hurry=hurry)
         except Fenced as error:
             if not self._replaced:
@@ -319,29 +353,9 @@ class Ingest(Actor):
 
     def _settle(self) -> None:
         """While draining: stop once everything in the windows is durable and saved."""
-        self._intake.flush()
         now = self.context.clock.monotonic()
-        if self._intake.empty:
-            if self._save(now, hurry=True):
-                self._end_run()
-                self.context.stop()
-        elif self._intake.abandoned:
-            # Nobody is restarted any more; but who is up may not have been announced yet.
-            self._alone_since = min(self._alone_since, now)
-            if now - self._alone_since >= GRACE_SECONDS:
-                _log.warning("no shard is left to take what is not durable yet: stopping")
-                self._save(now, hurry=True)
-                self.context.stop()
-        else:
-            self._alone_since = float("inf")
-        if self._replaced:
+        if self._end.over(now, lambda: self._save(now, hurry=True)) or self._replaced:
             self.context.stop()
-
-    def _end_run(self) -> None:
-        try:
-            self._position.end_run()
-        except CheckpointError as error:
-            _log.warning("%s; the next start will take this end for a crash", error)
 
     def _stop_reading(self) -> None:
         self._connector.stop()
@@ -363,24 +377,10 @@ class Ingest(Actor):
         self._intake.flush()
         if not (self._intake.empty and self._save(now)):
             return
-        try:
-            if self._position.outbox_depth() > 0:
-                return
-            summary = summarise(self._position.tallies(), self._metrics.drops())
-        except CheckpointError as error:
-            log = _log.debug if self._report_failed else _log.warning
-            log("%s; trying again until it can", error)
-            self._report_failed = True
-            return
-        self._finished = True
-        self.context.finish(
-            timed(
-                summary,
-                checkpoint=self._position.saved or 0,
-                handed=int(self._metrics.events.value),
-                seconds=max(0.0, self._acked_at - self._began),
-            )
-        )
+        report = self._completion.report(max(0.0, self._acked_at - self._began))
+        if report is not None:
+            self._finished = True
+            self.context.finish(report)
 
     def _in_touch(self, now: float) -> bool:
         """Whether all that the source has to send has come, or is coming."""

@@ -15,7 +15,8 @@ class IngestMetrics:
     """What ingest counts.
 
     `events` counts what was handed to shards, `frames` all that came by kind, `repeated` events
-    that had come before, `skipped` those older than the start that was asked for.
+    that had come before, `skipped` those older than the start that was asked for, `foreign` those
+    of accounts that a personal index is not of.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -29,7 +30,12 @@ class IngestMetrics:
         }
         self.repeated = counter("ingest_repeated_total", "Events that the source sent again")
         self.skipped = counter("ingest_skipped_total", "Events older than the start asked for")
+        self.foreign = counter(
+            "ingest_foreign_total", "Events of accounts that a personal index is not of"
+        )
+        self.members = gauge("personal_accounts", "Accounts that a personal index is of")
         self.connections = counter("ingest_connections_total", "Connections that were opened")
+        self.failovers = counter("ingest_failovers_total", "Times another source took over")
         self.gaps = counter("ingest_gaps_total", "Times the source no longer held what followed")
         self.backpressure = counter(
             "ingest_backpressure_seconds_total", "Time for which a full window held the source"

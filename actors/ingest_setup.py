@@ -1,5 +1,6 @@
 """What ingest is given by the topology, and the parts that are made of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,11 @@ from actors.store.checkpoint import Checkpoint, CheckpointError, CheckpointUnusa
 from actors.store.database import connect
 from actors.store.diskspace import DiskSpace
 from actors.store.fence import Fence, Fenced
+from actors.store.personal import Personal
+from actors.store.session import Connection
 from actors.upstream import Relay, Upstream
 from config.settings import Settings
+from config.source import Source
 from engine.address import member
 
 STATEMENT_SECONDS: Final = 5
@@ -70,9 +74,20 @@ class IngestSetup:
             for index in range(self.shards)
         ]
 
-    def checkpoint(self, fence: Fence) -> Checkpoint:
-        """The checkpoint of the source; nothing is connected to yet."""
-        opening = partial(
+    def checkpoint(self, fence: Fence, source: Source) -> Checkpoint:
+        """The checkpoint of a source; nothing is connected to yet."""
+        return Checkpoint(source.host, self._opening(fence), fence)
+
+    def personal(self, fence: Fence) -> Personal | None:
+        """Whom a personal index is of; None for everybody. Nothing is connected to yet."""
+        personal = self.settings.personal
+        accounts = personal.parsed_accounts()
+        if not accounts:
+            return None
+        return Personal(accounts, personal.max_accounts, self._opening(fence), fence)
+
+    def _opening(self, fence: Fence) -> Callable[[], Connection]:
+        return partial(
             connect,
             self.conninfo,
             application_name=fence.actor,
@@ -82,11 +97,10 @@ class IngestSetup:
                 "lock_timeout": f"{STATEMENT_SECONDS}s",
             },
         )
-        return Checkpoint(self.settings.parsed_source().host, opening, fence)
 
-    def upstream(self) -> Upstream:
+    def upstream(self, source: Source) -> Upstream:
         """What is read."""
-        source, limits = self.settings.parsed_source(), self.settings.ingest
+        limits = self.settings.ingest
         if source.kind == "capture":
             return CaptureSource(Path(source.address))
         return Relay(source.address, limits.max_frame_bytes, limits.stall_seconds)

@@ -5,7 +5,7 @@ frames pass. No I/O but telling shards, and that only where it need not wait.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum
 from typing import Final, Protocol
 
@@ -32,6 +32,9 @@ CLOCK_SECONDS: Final = 300.0
 
 LOGGED: Final = 20
 """Lines that one connection may put into the log by what it sends; the counters go on."""
+
+OF_EVERYBODY: Final = frozenset((Kind.ACCOUNT, Kind.IDENTITY))
+"""Events that shards judge for themselves: they may be about whom something here was written by."""
 
 OUT_OF_ORDER: Final = "out_of_order"
 """The drop of an event with a lower number than one before it on the same connection."""
@@ -73,6 +76,7 @@ class Intake:
         post: sends the batches.
         sequence, position, metrics: kept up to date.
         tries: how many connections must break at one place to step over what is broken there.
+        members: whose events are taken; None: everybody's.
 
     Attributes:
         skip_before: events before this Unix time are left out, until the first that is not.
@@ -90,6 +94,7 @@ class Intake:
         position: Position,
         metrics: IngestMetrics,
         tries: int,
+        members: Container[str] | None = None,
     ) -> None:
         self._host = host
         self._windows = windows
@@ -99,6 +104,7 @@ class Intake:
         self._sequence = sequence
         self._position = position
         self._metrics = metrics
+        self._members = members
         self._broken = BrokenFrames(tries)
         self._lingers = False
         self._first = False
@@ -106,6 +112,11 @@ class Intake:
         self._lines = self._stepped = 0
         self.skip_before: float | None = None
         self.why = ""
+
+    def move(self, host: str) -> None:
+        """Go on with another host, when everything taken is durable."""
+        self._host = host
+        self.skip_before = None
 
     def connected(self, stepped: int = 0) -> None:
         """A connection opened: its first event tells whether something is missing.
@@ -136,6 +147,9 @@ class Intake:
             return self._old(seen)
         if (self._first or self.skip_before is not None) and not self._look_closer(seen, seq):
             return Verdict.TAKEN
+        members = self._members
+        if members is not None and did not in members and seen.kind not in OF_EVERYBODY:
+            return self._pass_by(seq, seen)
         size = len(frame)
         window = self._windows[shard_of(did, self._shards)]
         if not window.fits(size):
@@ -154,6 +168,16 @@ class Intake:
         elif not self._lingers:
             self._lingers = True
             self._post.after(self._linger, self.flush)
+        return Verdict.TAKEN
+
+    def _pass_by(self, seq: int, seen: Peek) -> Verdict:
+        """Leave an event out that nobody here is concerned with."""
+        self._sequence.last = seq
+        self._time = seen.time
+        metrics = self._metrics
+        metrics.frames[seen.kind].value += 1
+        metrics.foreign.value += 1
+        self._position.pass_over(seq)
         return Verdict.TAKEN
 
     def mark(self, now: float) -> None:
@@ -306,7 +330,16 @@ class Intake:
         return True
 
     def _tell_gap(self, gap: Gap) -> None:
-        if gap.lost:
+        if gap.lost and gap.after < 0:
+            self._metrics.gaps.add()
+            _log.error(
+                "%s holds nothing as old as what was read last: %s of the stream are missing; going"
+                " on at event %d",
+                self._host,
+                "unknown time" if gap.seconds is None else show_duration(gap.seconds),
+                gap.first,
+            )
+        elif gap.lost:
             self._metrics.gaps.add()
             _log.error(
                 "%s no longer holds what followed event %d: %s of the stream are missing,"

@@ -18,6 +18,10 @@ _log = logging.getLogger(__name__)
 SLOWEST_RETRY: Final = 30.0
 """Longest pause in seconds between two attempts to save while the database is away."""
 
+MOST_MARKS: Final = 4096
+"""Times that are kept of what is not durable; beyond them one a second. What needs no work is not
+bounded by a window."""
+
 
 class Position:
     """The low-watermark of one host, with the times of its events, and its checkpoint.
@@ -57,6 +61,18 @@ class Position:
             self.durable_time, self.saved = saved.last_event_time, saved.cursor
         return saved
 
+    def move(self, checkpoint: Checkpoint) -> None:
+        """Go on with another host, of which nothing is taken in; `claim` it then."""
+        self._checkpoint.close()
+        self._checkpoint = checkpoint
+        self._replace, self._failures, self._retry_at = False, 0, float("-inf")
+        self.saved = None
+        self.begin_at(-1)
+
+    def elsewhere(self) -> float | None:
+        """See Checkpoint. Raises CheckpointError."""
+        return self._checkpoint.elsewhere()
+
     def saved_in_this_run(self) -> bool:
         """See Checkpoint. Raises CheckpointError."""
         return self._checkpoint.saved_in_this_run()
@@ -82,8 +98,7 @@ class Position:
 
     def pass_over(self, seq: int) -> None:
         """An event needs no work; numbers ascend."""
-        self._watermark.begin(seq)
-        self._watermark.finish((seq,))
+        self._watermark.pass_over(seq)
 
     def finish(self, positions: Iterable[int]) -> None:
         """The work of these events is durable."""
@@ -91,7 +106,9 @@ class Position:
 
     def mark(self, seq: int, time: float, now: float) -> None:
         """Note that the event of this number was made at this Unix time, and came `now`."""
-        self._marks.append((seq, time))
+        marks = self._marks
+        if len(marks) < MOST_MARKS or time >= marks[-1][1] + 1.0:
+            marks.append((seq, time))
         self._age, self._touched = max(0.0, now - time), now
 
     def lag(self, now: float, *, in_touch: bool) -> float | None:

@@ -19,6 +19,7 @@ SIGNS_OF_RESTART: Final = 10
 class Gap:
     """What the source did not send: this many events at most, over this many seconds.
 
+    `after` is -1 where what was read last has another source's number.
     `seconds` is None where no time is known. `lost` says that the source no longer holds them;
     else they may be numbers that it skipped.
     """
@@ -64,10 +65,12 @@ class Sequence:
 
     def gap_before(self, seq: int, time: float | None) -> Gap | None:
         """Judge the first new event of a connection that went on from `last`."""
-        if self.last < 0 or seq <= self.last + 1:
-            return None
         seconds = None if time is None or self.time is None else time - self.time
         late = seconds is not None and seconds > GAP_SECONDS
+        if self.last < 0:
+            return Gap(-1, seq, seconds, lost=True) if late else None
+        if seq <= self.last + 1:
+            return None
         return Gap(self.last, seq, seconds, lost=late or self.announced_outdated)
 
     def asked_too_much(self, seq: int) -> bool:

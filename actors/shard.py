@@ -84,6 +84,7 @@ class ShardSettings:
     verify: str = "structure"
     parked_bytes: int = 64 * 1024 * 1024
     fetches: bool = True
+    personal: bool = False
 
 
 class Shard(Actor):
@@ -391,5 +392,6 @@ class Shard(Actor):
             receivers=self._settings.receivers,
             kept_drops=self._settings.kept_drops,
             parked_bytes=self._settings.parked_bytes,
+            personal=self._settings.personal,
             crash_point=lambda name: self.context.crash_point(f"shard.{name}"),
         )

@@ -154,6 +154,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.verify.mode,
         settings.shard.parked_bytes,
         _fetches(settings) and settings.fetcher.repos,
+        bool(settings.personal.parsed_accounts()),
     )
     gate = UserGateSettings(
         session,

@@ -45,6 +45,16 @@ def _source_is_usable(settings: Settings) -> str | None:
     return None
 
 
+def _standbys_are_usable(settings: Settings) -> str | None:
+    try:
+        sources = settings.parsed_sources()
+    except ValueError as error:
+        return f"source.standby: {error}"
+    if len(sources) > 1 and any(source.kind == "capture" for source in sources):
+        return "source.standby: only relays can take over from each other"
+    return None
+
+
 def _start_is_usable(settings: Settings) -> str | None:
     try:
         settings.parsed_start()
@@ -123,6 +133,7 @@ def _nameservers_are_usable(settings: Settings) -> str | None:
 RULES: Final = (
     Rule(("run.source",), _source_is_usable),
     Rule(("source.start", "run.source"), _start_is_usable),
+    Rule(("source.standby", "run.source"), _standbys_are_usable),
     Rule(("run.data_dir",), _data_dir_is_usable),
     Rule(("lexicon.folder",), _lexicon_folder_is_usable),
     Rule(("verify.mode", "resolver.enabled", "run.source"), _keys_can_be_had),

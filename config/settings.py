@@ -42,6 +42,8 @@ class SourceSettings(Section, frozen=True):
     start: str | int
     ignore_checkpoint: bool
     idle_seconds: Seconds
+    standby: str
+    failover_seconds: Seconds
 
 
 class IngestSettings(Section, frozen=True):
@@ -245,6 +247,14 @@ class Settings(Section, frozen=True):
     def parsed_source(self) -> Source:
         """The source of events. Raises ValueError (the loader has checked it once)."""
         return parse_source(self.run.source)
+
+    def parsed_sources(self) -> tuple[Source, ...]:
+        """The source and those that take over from it, in this order.
+
+        Raises ValueError (the loader has checked it once).
+        """
+        standbys = tuple(parse_source(text) for text in listed(self.source.standby))
+        return tuple(dict.fromkeys((self.parsed_source(), *standbys)))
 
     def parsed_start(self) -> Start:
         """Where the first run starts. Raises ValueError (the loader has checked it once)."""

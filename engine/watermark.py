@@ -58,6 +58,20 @@ class Watermark:
         self._last = position
         self._begun.append(position)
 
+    def pass_over(self, position: int) -> None:
+        """Note that a position needs no work. A run of them takes the memory of one.
+
+        Raises:
+            ValueError: see `begin`.
+        """
+        begun, done = self._begun, self._done
+        if begun and begun[-1] in done and position > self._last:
+            done.remove(begun[-1])
+            begun[-1] = self._last = position
+        else:
+            self.begin(position)
+        done.add(position)
+
     def begin_all(self, positions: Iterable[int]) -> None:
         """Note that several positions, in order, are under way; see `begin` for what it raises."""
         for position in positions:

@@ -21,6 +21,12 @@ MAX_SERVICE_BYTES: Final = 255
 
 _LOAD: Final = "SELECT cursor, last_event_time FROM firehose_cursor WHERE service = %s"
 
+# Captures are of the past: what was read of them says nothing about relays.
+_ELSEWHERE: Final = """
+SELECT extract(epoch FROM max(last_event_time))::float8 FROM firehose_cursor
+WHERE service <> %s AND NOT starts_with(service, 'capture:')
+"""
+
 _SAVED_IN_THIS_RUN: Final = """
 SELECT 1 FROM firehose_cursor AS c, engine_epoch AS e
 WHERE c.service = %s AND e.epoch = %s AND c.updated_at >= e.started_at
@@ -105,6 +111,17 @@ class Checkpoint:
                 " cursor; give --cursor, --since or --from-start, or delete the row"
             )
         return Saved(int(text), None if time is None else time.replace(tzinfo=UTC).timestamp())
+
+    def elsewhere(self) -> float | None:
+        """Return the Unix time up to which another relay has been read; None for none.
+
+        Raises CheckpointError.
+        """
+        try:
+            row = self._open().execute(_ELSEWHERE, [self._service]).fetchone()
+        except psycopg.Error as error:
+            raise self._failed("read", error) from error
+        return None if row is None else row[0]
 
     def saved_in_this_run(self) -> bool:
         """Return whether what is saved was saved since the run began. Raises CheckpointError."""
