@@ -67,6 +67,7 @@ class LabelClientSettings:
     reader: ReaderSettings
     look_seconds: float = 60.0
     expiry_seconds: float = 5.0
+    most_behind: int = label_forwarder.MAX_BEHIND
 
 
 @dataclass(slots=True)
@@ -139,6 +140,7 @@ class LabelClient(Actor):
                 self._outbound,
                 self._io.submit,
                 self._chance,
+                self.settings.most_behind,
             )
             self._forwarder.start()
         self._look()

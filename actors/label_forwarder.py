@@ -28,8 +28,12 @@ log = structlog.get_logger("label_client")
 KIND: Final = "label_forward"
 """What the requests are counted as."""
 BATCH_EVENTS: Final = 100
-MAX_BEHIND: Final = 100_000
-"""Events that may wait for the service; older ones are left out."""
+MAX_BEHIND: Final = 10_000_000
+"""Events that may wait for the service; older ones are left out. A labeler that is new may bring
+millions at once, and they take no room but that of the table, which is there for others too.
+"""
+FREE_REFUSALS: Final = 10
+"""Labels in a row that a service may refuse, one by one, before it is to blame for the next."""
 POLL_SECONDS: Final = 5.0
 ANSWER_BYTES: Final = 65_536
 ANSWER_SECONDS: Final = 20.0
@@ -62,6 +66,7 @@ class LabelForwarder:
         outbound: asks it.
         submit: runs a coroutine in the I/O thread, whose deliveries come to `answered`.
         chance: for jitter.
+        most_behind: events that may wait.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class LabelForwarder:
         outbound: Outbound,
         submit: Submit,
         chance: random.Random,
+        most_behind: int = MAX_BEHIND,
     ) -> None:
         self._context = context
         self._session = session
@@ -79,10 +85,12 @@ class LabelForwarder:
         self._outbound = outbound
         self._submit = submit
         self._chance = chance
+        self._most_behind = most_behind
         self._event = 0
         self._most = BATCH_EVENTS
         self._asked: list[Told] = []
         self._failures = 0
+        self._refusals = 0
         self._rests_until = 0.0
         metrics = context.metrics
         self._told = metrics.counter("labels_forwarded_total", "Labels that the service took")
@@ -103,12 +111,12 @@ class LabelForwarder:
 
     def pump(self) -> None:
         """Ask the service to take what follows, unless it is asked already, or rests."""
-        if self._asked or self._context.clock.monotonic() < self._rests_until:
-            return
         newest = self._session.attempt(label_forwards.last)
         self._behind.set(max(0, newest - self._event))
-        if newest - self._event > MAX_BEHIND:
-            self._leave_out(newest - MAX_BEHIND)
+        if self._asked or self._context.clock.monotonic() < self._rests_until:
+            return
+        if newest - self._event > self._most_behind:
+            self._leave_out(newest - self._most_behind)
         found = self._session.attempt(
             lambda connection: label_forwards.following(connection, self._event, self._most)
         )
@@ -123,18 +131,19 @@ class LabelForwarder:
     def answered(self, answer: Answered) -> None:
         """Handle an answer."""
         asked, self._asked = self._asked, []
+        self._context.crash_point("label_client.answered")
         if 200 <= answer.status < 300:
-            if self._failures:
+            if self._failures or self._refusals >= FREE_REFUSALS:
                 log.info("the label service takes labels again", url=self._url)
-            self._failures = 0
+            self._failures = self._refusals = 0
             self._most = BATCH_EVENTS
             self._told.add(len(_labels(asked)))
             self._move(asked[-1].event)
         elif answer.status in _NEVER:
             self._refused(asked, answer)
         else:
-            self._rest(answer)
-            return
+            self._failures += 1
+            self._rest(answer, self._failures)
         self._context.crash_point("label_client.forwarded")
         self._context.after(0.0, self.pump)
 
@@ -154,12 +163,16 @@ class LabelForwarder:
             await deliver(Answered(response.status, f"it answered with HTTP {response.status}"))
 
     def _refused(self, asked: list[Told], answer: Answered) -> None:
-        """Find out which label it is that the service will not have, and leave that out."""
-        self._failed.add()
+        """Find out which label it is that the service will not have, and leave that out; ever more
+        slowly where it will have none, as then it is not the labels that are wrong.
+        """
         if len(asked) > 1:
+            self._failed.add()
             self._most = len(asked) // 2
             return
-        log.warning(
+        self._refusals += 1
+        report = log.warning if self._refusals <= FREE_REFUSALS else log.debug
+        report(
             "the label service refuses a label: it is left out",
             url=self._url,
             label=asked[0].label,
@@ -167,13 +180,16 @@ class LabelForwarder:
         )
         self._left_out.add()
         self._move(asked[0].event)
+        if self._refusals < FREE_REFUSALS:
+            self._failed.add()
+        else:
+            self._rest(answer, self._refusals - FREE_REFUSALS + 1)
 
-    def _rest(self, answer: Answered) -> None:
+    def _rest(self, answer: Answered, failures: int) -> None:
         self._failed.add()
-        self._failures += 1
-        pause = max(_BACKOFF.delay(self._failures, self._chance), answer.retry_after)
+        pause = max(_BACKOFF.delay(failures, self._chance), answer.retry_after)
         self._rests_until = self._context.clock.monotonic() + pause
-        report = log.warning if self._failures == 1 else log.debug
+        report = log.warning if failures == 1 else log.debug
         report(
             "the label service takes no labels: they are told later",
             url=self._url,
@@ -182,14 +198,19 @@ class LabelForwarder:
         )
         self._context.after(pause, self.pump)
 
-    def _leave_out(self, event: int) -> None:
-        log.error(
-            "the label service is too far behind: labels are left out",
-            url=self._url,
-            events=event - self._event,
+    def _leave_out(self, until: int) -> None:
+        after = self._event
+        events = self._session.attempt(
+            lambda connection: label_forwards.count(connection, after, until)
         )
-        self._left_out.add(event - self._event)
-        self._move(event)
+        if events:
+            log.error(
+                "the label service is too far behind: labels are left out",
+                url=self._url,
+                events=events,
+            )
+        self._left_out.add(events)
+        self._move(until)
 
     def _move(self, event: int) -> None:
         self._session.attempt(

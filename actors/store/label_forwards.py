@@ -23,7 +23,7 @@ _BEGIN_SQL: Final = (
     " ON CONFLICT (url) DO UPDATE SET url = excluded.url RETURNING event"
 )
 _MOVE_SQL: Final = "UPDATE engine_label_forwards SET event = %s, updated_at = now() WHERE url = %s"
-# The ids of a sequence have gaps, so this counts a little too many; that is of no account here.
+_COUNT_SQL: Final = "SELECT count(*) FROM label_events WHERE id > %s AND id <= %s"
 _LAST_SQL: Final = "SELECT coalesce(max(id), 0) FROM label_events"
 
 
@@ -51,6 +51,14 @@ def following(connection: Connection[Any], event: int, limit: int) -> list[Told]
     """The events after one, in order."""
     rows = connection.execute(_NEXT_SQL, [event, limit]).fetchall()
     return [Told(number, _label(*row)) for number, *row in rows]
+
+
+def count(connection: Connection[Any], after: int, until: int) -> int:
+    """How many events there are after one, up to another; the numbers have gaps."""
+    row = connection.execute(_COUNT_SQL, [after, until]).fetchone()
+    assert row is not None
+    events: int = row[0]
+    return events
 
 
 def last(connection: Connection[Any]) -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from actors import label_forwarder
 from tests.servers import faults
 from tests.servers.http import HttpServer, Reply, Request
 from tests.unit.labeler_stage import CLIENT, DIDS, Stage, label_stage
@@ -134,17 +133,46 @@ def test_one_label_that_the_service_refuses_is_left_out_alone(
 
 
 def test_what_lies_too_far_back_is_left_out_and_counted(stage: Stage, service: Service) -> None:
-    behind = label_forwarder.MAX_BEHIND
     stage.connection.execute("INSERT INTO engine_label_forwards VALUES (%s, 0)", [service.url])
     stage.connection.execute(
         "INSERT INTO label_events (label_uri, action) SELECT 'at://gone', 'created'"
-        " FROM generate_series(1, %s)",
-        [behind + 7],
+        " FROM generate_series(1, 57)"
     )
-    stage.start(forward_url=service.url)
+    stage.start(forward_url=service.url, most_behind=50)
     stage.until_metric(7, "labels_not_forwarded_total")
-    stage.harness.until(lambda: _position(stage) == behind + 7)
+    stage.harness.until(lambda: _position(stage) == 57)
     assert service.requests == []
+
+
+def test_killed_between_the_answer_and_its_note_it_tells_that_again_and_loses_nothing(
+    database: str, service: Service
+) -> None:
+    with label_stage(database, f"label_client.answered@{CLIENT}:2") as stage:
+        stage.add(A)
+        stage.start(forward_url=service.url)
+        stage.publish(A, "one")
+        stage.harness.until(lambda: _position(stage) == 1)
+        stage.publish(A, "two")
+        stage.harness.bury(CLIENT)
+        assert _position(stage) == 1
+        stage.publish(A, "three")
+        stage.harness.restart(CLIENT)
+        stage.harness.until(lambda: _position(stage) == 3)
+    vals = [val for val, _ in service.told()]
+    assert vals[:2] == ["one", "two"]
+    assert vals.count("two") == 2
+    assert set(vals) == {"one", "two", "three"}
+
+
+def test_a_service_that_never_answers_holds_up_no_label(stage: Stage, service: Service) -> None:
+    hanging = service.fail(faults.hang())
+    stage.start(forward_url=service.url)
+    stage.publish(A, "one")
+    stage.harness.until(lambda: hanging.fired > 0)
+    stage.publish(A, *(f"v{number:02}" for number in range(50)))
+    stage.until_values("one", *(f"v{number:02}" for number in range(50)))
+    assert _position(stage) == 0
+    stage.harness.until(lambda: stage.metric("label_forward_behind") == 51)
 
 
 def _position(stage: Stage) -> int:
