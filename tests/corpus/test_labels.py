@@ -1,6 +1,5 @@
 """The recorded labeler: its stream gives its own table, and nothing that was forged gets in."""
 
-import asyncio
 import json
 import random
 from collections.abc import Iterator, Sequence
@@ -13,16 +12,13 @@ import pytest
 from actors.atproto import label as labels
 from actors.atproto.label import Label, LabelRefused, Refusal
 from actors.label_recorder import batch_of
-from actors.labeler_identity import DocumentLookup, LabelerIdentity, labeler_of
-from actors.labeler_reader import LabelerReader, ReaderItem, ReaderSettings, Received
-from actors.outbound import Outbound
+from actors.labeler_identity import LabelerIdentity, labeler_of
 from actors.store import labelers
 from actors.store.labelers import LabelerState
 from actors.store.labels import LabelBatch, LabelWriter
 from actors.store.session import Connection
-from engine.restarts import Backoff
 from tests.corpus.files import document, label_frames, oracle
-from tests.servers.client import developing
+from tests.reading_labels import read_labeler
 from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.network import recorded_documents
@@ -188,7 +184,7 @@ def test_read_over_the_network_it_is_the_same_table(
         directory.documents.update(recorded_documents(labeler=labeler.url))
         # So that it takes several connections.
         labeler.close_after = 30
-        received = asyncio.run(_read(directory.url, 80))
+        received = read_labeler(SRC, directory.url, 80, NOW)
     assert labeler.cursors == [0, 30, 60]
     assert [item.seq for item in received] == list(range(1, 81))
     assert not any(item.refused for item in received)
@@ -200,33 +196,3 @@ def test_read_over_the_network_it_is_the_same_table(
     assert not writer.write(batch_of(received), MICROS).stuck
     assert table(connection) == labelers_own_table()
     assert labelers.states(connection, [SRC]) == {SRC: LabelerState(endpoint, 80)}
-
-
-async def _read(plc_url: str, frames: int) -> list[Received]:
-    """What the reader delivers of the recorded labeler."""
-    received: list[Received] = []
-    done = asyncio.Event()
-
-    async def deliver(item: ReaderItem) -> None:
-        if isinstance(item, Received):
-            received.append(item)
-            if len(received) == frames:
-                done.set()
-
-    async with Outbound(developing(plc_url=plc_url)) as outbound:
-        reader = LabelerReader(
-            SRC,
-            1,
-            LabelerState(),
-            ReaderSettings(Backoff(0.01, 0.05), 60.0, 1024 * 1024),
-            outbound=outbound,
-            lookup=DocumentLookup(outbound, plc_url, development=True),
-            now=lambda: NOW,
-            chance=random.Random(1),
-        )
-        task = asyncio.create_task(reader.run(deliver))
-        async with asyncio.timeout(20):
-            await done.wait()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    return received

@@ -26,6 +26,8 @@ MICROS = 1_767_225_600_000_000
 NOW = MICROS + 60_000_000
 CLIENT = "label_client"
 KEY = LabelKey()
+CID = "bafyreid7hzescfizm3pnc4t35sv34e235pv7i46irj5cxwhfhfe47zwiae"
+OTHER_CID = "bafyreibjifzpqj6o6wcq3hejh7y4z4z2vmiklkvykc57tw3pcbx3kxifpm"
 
 
 class Killed(BaseException):
@@ -126,6 +128,31 @@ def test_a_negation_retracts_the_label_of_its_own_source_only(
         (OTHER, "spam", False),
     ]
     assert events(connection) == ["created"] * 3 + ["deleted"]
+
+
+def test_a_negation_retracts_the_label_of_its_own_version_only(
+    connection: Connection, writer: LabelWriter
+) -> None:
+    writer.write(batch(label(cid=CID), label()), NOW)
+    writer.write(batch(label(cid=OTHER_CID, second=1, neg=True)), NOW)
+    assert events(connection) == ["created"] * 2
+    writer.write(batch(label(cid=CID, second=1, neg=True)), NOW)
+    assert {(row[2], row[4]) for row in rows(connection)} == {
+        (CID, True),
+        (OTHER_CID, True),
+        (None, False),
+    }
+    assert events(connection) == ["created", "created", "deleted"]
+
+
+def test_times_at_the_ends_of_what_can_be_told_are_kept(
+    connection: Connection, writer: LabelWriter
+) -> None:
+    oldest, last = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"
+    made = labels.read(KEY.make(SRC, SUBJECT, "old", cts=oldest, exp=last), SRC, NOW)
+    assert writer.write(batch(made), NOW).outcomes == {"applied": 1}
+    assert writer.write(batch(made), NOW).outcomes == {"outdated": 1}
+    assert [(row[5], row[6]) for row in rows(connection)] == [(oldest, last)]
 
 
 def test_a_replayed_older_label_changes_nothing(
@@ -338,15 +365,16 @@ def test_of_the_declared_those_that_are_read_come_first_then_the_liked(
 def test_a_purge_of_the_labeler_sets_its_cursor_back(
     index: str, connection: Connection, fence: Fence, writer: LabelWriter
 ) -> None:
-    writer.write(batch(label(), label(src=OTHER), seq=1), NOW)
+    # What others say of the labeler is theirs.
+    writer.write(batch(label(), label(src=OTHER), label(src=OTHER, uri=SRC), seq=1), NOW)
     connection.execute("INSERT INTO engine_purges (subject, reason) VALUES (%s, 'takedown')", [SRC])
     with session(index, "shard-0") as opened:
         shard = Writer(opened, claimed(opened, "shard-0", fence.epoch))
         while shard.purge_slice(SRC) is not None:
             pass
-    assert [row[0] for row in rows(connection)] == [OTHER]
+    assert {row[:2] for row in rows(connection)} == {(OTHER, SUBJECT), (OTHER, SRC)}
     assert cursor(connection) is None
-    assert events(connection) == ["created", "created"]
+    assert events(connection) == ["created"] * 3
 
 
 def test_an_appviews_tables_take_what_fits_into_their_columns(database: str) -> None:
