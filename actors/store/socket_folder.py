@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 from pathlib import Path
 from typing import Final
@@ -81,9 +82,12 @@ class SocketFolder:
         self.path.chmod(0o750)
 
     def _remove_stale(self, account: Account) -> None:
-        """Remove those of killed runs, whose run folders are gone."""
+        """Remove those of killed runs: their run folders are gone, and no server is there."""
         for path in self.path.parent.glob(f"*{_SUFFIX}"):
-            if path == self.path or self._run_dir.with_name(path.name[: -len(_SUFFIX)]).exists():
+            name = path.name[: -len(_SUFFIX)]
+            # A run folder may be beside it, in the place of ours, or elsewhere.
+            folders = (path.with_name(name), self._run_dir.with_name(name))
+            if path == self.path or any(each.exists() for each in folders) or _is_served(path):
                 continue
             found = path.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != account.uid:
@@ -100,6 +104,19 @@ def socket_file(folder: Path) -> Path:
 def longest_path(folder: Path) -> int:
     """Bytes of the longest path that the system has to take for it."""
     return len(os.fsencode(socket_file(folder)))
+
+
+def _is_served(folder: Path) -> bool:
+    """Whether a server listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(1.0)
+        try:
+            client.connect(str(socket_file(folder)))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # it is too busy to say so
+    return True
 
 
 def clear(folder: Path) -> None:

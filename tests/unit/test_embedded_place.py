@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import psycopg
 import pytest
 
 from actors.store import account as accounts
+from actors.store import socket_folder
 from actors.store.account import choose_account
 from actors.store.data_folder import DataFolder, default_data_dir
 from actors.store.embedded import EmbeddedPostgres
@@ -122,6 +124,31 @@ def test_socket_folders_of_killed_runs_are_removed_and_no_others(folder: Path) -
     SocketFolder(folder / "run").prepare(account)
     left = {path.name for path in folder.iterdir()}
     assert left == {"run.pg", "alive", "alive.pg", "full.pg", "foreign.pg"}
+
+
+def test_the_socket_folder_of_a_run_that_lives_stays_wherever_its_run_folder_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not AS_ROOT:
+        assert SocketFolder(folder / "run").path == folder / "run", "only root makes one apart"
+        return
+    account = choose_account(None)
+    monkeypatch.setattr(socket_folder, "_PUBLIC", folder)
+    private = folder / "private"
+    private.mkdir(mode=0o700)
+    for name in ("beside.pg", "elsewhere.pg"):
+        (folder / name).mkdir()
+        account.give(folder / name)
+    # One has its run folder beside it, the other's is in a folder that is not known here.
+    (folder / "beside").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(socket_folder.socket_file(folder / "elsewhere.pg")))
+        server.listen()
+        SocketFolder(private / "run").prepare(account)
+        left = {path.name for path in folder.glob("*.pg")}
+        assert left == {"run.pg", "beside.pg", "elsewhere.pg"}
+    SocketFolder(private / "run").prepare(account)
+    assert {path.name for path in folder.glob("*.pg")} == {"run.pg", "beside.pg"}
 
 
 def test_a_socket_folder_of_somebody_else_is_refused(folder: Path) -> None:
