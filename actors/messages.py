@@ -164,6 +164,29 @@ class ResyncEnds(Message, frozen=True):
     data: bytes | None
 
 
+class WholeRepo(Message, frozen=True):
+    """All records of a small repository at a revision, in the order of their paths."""
+
+    did: str
+    rev: str
+    data: bytes
+    records: list[RepoRecord]
+
+
+class WholeRepos(Message, frozen=True):
+    """Small repositories that were fetched whole while their live commits went on: each is applied
+    at once, unless something newer is indexed by now.
+    """
+
+    repos: list[WholeRepo]
+
+    def split(self) -> Sequence[Message]:
+        """Return one message for each repository."""
+        if len(self.repos) == 1:
+            return (self,)
+        return [WholeRepos([repo]) for repo in self.repos]
+
+
 MESSAGES: tuple[type[Message], ...] = (
     Frames,
     EnsureUsers,
@@ -178,4 +201,5 @@ MESSAGES: tuple[type[Message], ...] = (
     ResyncBegins,
     RepoSlice,
     ResyncEnds,
+    WholeRepos,
 )

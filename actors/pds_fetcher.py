@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import structlog
 
 from actors.fetching import ending
 from actors.fetching.asking import (
     KINDS,
-    Account,
     Alive,
     Asking,
     Failed,
@@ -29,14 +27,18 @@ from actors.fetching.asking import (
     Item,
     Limits,
     ReadWhole,
+    Ready,
     Sliced,
+    Whole,
     size_of,
 )
 from actors.fetching.filling import Filling, Wants
 from actors.fetching.job import Job, release
 from actors.fetching.pacing import Pacing
 from actors.fetching.policy import REFRESHED_AT, Failure, Policy
+from actors.fetching.repo_file import Contents
 from actors.fetching.sending import Sending
+from actors.fetching.under_way import UnderWay
 from actors.lasting_session import LastingSession
 from actors.messages import FetchedRecord, ResyncBegins, ResyncEnds
 from actors.outbound import Outbound, counting
@@ -67,6 +69,10 @@ QUEUE_BYTES: Final = 16 * 1024 * 1024
 TAKEN_ITEMS: Final = 64
 # Rows of one rank that are looked at together.
 LOOKED_AT: Final = 400
+# And for each that can be begun, while others end.
+LOOKS_AHEAD: Final = 8
+# For each account whose server is not known and that is asked about before one.
+ASKED_SECONDS: Final = 0.1
 COUNT_SECONDS: Final = 15.0
 MOST_COUNTED: Final = 100_000
 
@@ -121,9 +127,7 @@ class PdsFetcher(Actor):
         if of.repos:
             self._lanes.insert(0, ((REPOS_FIRST,), of.repo_concurrency))
             self._lanes.append(((BACKFILL_LAST,), of.backfill_concurrency))
-        self._jobs: dict[int, Job] = {}
-        self._number = 0
-        self._hosts: Counter[str] = Counter()
+        self._jobs = UnderWay()
         self._troubled: set[str] = set()
         self._timer: Timer | None = None
         metrics = context.metrics
@@ -163,23 +167,25 @@ class PdsFetcher(Actor):
     def _look_soon(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.context.after(0.0, self._look)
+        self._timer = self.context.after(0.0, partial(self._look, timed=False))
 
-    def _look(self) -> None:
-        """Begin what is due, as far as there is room."""
+    def _look(self, *, timed: bool = True) -> None:
+        """Begin what is due, as far as there is room; of much that is due, all is looked at from
+        time to time only.
+        """
         if self._timer is not None:
             self._timer.cancel()
         for ranks, most in self._lanes:
             for rank in ranks:
-                free = most - sum(job.rank in ranks for job in self._jobs.values())
+                free = self._jobs.room(ranks, most)
                 if free > 0:
-                    self._begin_some(rank, free)
+                    self._begin_some(rank, free, LOOKED_AT if timed else LOOKS_AHEAD * free)
         self._under_way.set(len(self._jobs))
         self._timer = self.context.after(self.settings.look_seconds, self._look)
 
-    def _begin_some(self, rank: int, free: int) -> None:
-        busy = [job.due.key for job in self._jobs.values()]
-        found = self._session.attempt(partial(incomplete.due, rank=rank, limit=LOOKED_AT, but=busy))
+    def _begin_some(self, rank: int, free: int, most: int) -> None:
+        busy, most = self._jobs.keys, min(most, LOOKED_AT)
+        found = self._session.attempt(partial(incomplete.due, rank=rank, limit=most, but=busy))
         ended: list[Ended] = []
         ask: list[str] = []
         behind: Counter[str] = Counter()
@@ -188,11 +194,12 @@ class PdsFetcher(Actor):
             if dismissed is not None:
                 ended.append(dismissed)
             elif due.pds is None:
-                ended.append(ending.without_server(due, self._policy))
+                # The more of them there are, the longer the resolver takes.
+                ended.append(ending.without_server(due, self._policy, len(ask) * ASKED_SECONDS))
                 ask.append(due.did)
-            elif self._hosts[due.pds] >= self.settings.fetcher.per_host:
+            elif self._jobs.busy(due.pds) >= self.settings.fetcher.per_host:
                 behind[due.pds] += 1
-                if len(found) == LOOKED_AT:
+                if len(found) == most:
                     # They would stand before those of other hosts.
                     seconds = 1.0 + behind[due.pds] / self.settings.network.requests_per_second
                     ended.append(
@@ -205,13 +212,14 @@ class PdsFetcher(Actor):
             self._write(ended, ask=ask)
 
     def _begin(self, due: Due, rank: int, pds: str) -> None:
-        self._number += 1
-        account = Account(due.did, pds, due.signing_key)
-        job = Job(self._number, due, rank, account, urlsplit(pds).hostname or pds)
-        self._jobs[job.number] = job
-        self._hosts[pds] += 1
+        job = self._jobs.begin(due, rank, pds)
+        account = job.account
         if due.kind != REPO:
             self._io.submit(partial(self._asking.record, job.number, account, job.path))
+        elif job.patient:
+            self._io.submit(
+                partial(self._asking.backfill, job.number, account, job.room, job.admission)
+            )
         elif job.host in self._troubled or due.attempts:
             # Nothing need wait for a server that is not there.
             self._io.submit(partial(self._asking.latest, job.number, account))
@@ -242,14 +250,21 @@ class PdsFetcher(Actor):
                         self._send(job, message, "record")
                 case Alive():
                     self._park(job)
+                case Whole(_, repo, contents, size):
+                    self._jobs.waits(job, item)
+                    self._note(contents, size, len(repo.records))
+                    self._send(job, repo, "whole")
+                    self._look_soon()
+                case Ready():
+                    job.read = True
+                    self._park(job)
                 case Sliced(_, part):
                     job.unacked += 1
                     self._records.add(len(part.records))
                     self._send(job, part, "slice")
                 case ReadWhole(_, _, _, contents, size):
                     job.result = item
-                    self._skipped.add(contents.skipped)
-                    self._bytes.add(size)
+                    self._note(contents, size, 0)
                     self._end_resync(job)
                 case Failed(_, failure, _):
                     job.result = item
@@ -262,6 +277,11 @@ class PdsFetcher(Actor):
             self._write(settled, refresh=refresh)
             self._look_soon()
         self.context.progress()
+
+    def _note(self, contents: Contents, size: int, records: int) -> None:
+        self._records.add(records)
+        self._skipped.add(contents.skipped)
+        self._bytes.add(size)
 
     def _trouble(self, job: Job, failure: Failure) -> None:
         log.debug("not fetched", kind=job.due.kind, key=job.due.key, reason=failure.reason)
@@ -293,6 +313,9 @@ class PdsFetcher(Actor):
                 case "begin":
                     guard = self._session.attempt(partial(incomplete.rev_of, did=job.due.did))
                     self.context.crash_point("fetcher.parked")
+                    if job.read:
+                        self._io.submit(partial(job.admission.admit, guard))
+                        continue
                     self._io.submit(
                         partial(
                             self._asking.repo, number, job.account, guard, job.room, job.patient
@@ -324,6 +347,9 @@ class PdsFetcher(Actor):
             assert result is not None, job
             if isinstance(result, Failed):
                 ended.append(self._failed(job, result, refresh))
+            elif isinstance(result, Whole) and ending.overtaken(result, found[job.due.row]):
+                self._jobs.again(job)
+                self._park(job)
             else:
                 self._troubled.discard(job.host)
                 became = ending.written(job.due, result, found[job.due.row], self._policy)
@@ -346,10 +372,7 @@ class PdsFetcher(Actor):
                 reason=ended.reason,
                 attempts=ended.attempts,
             )
-        del self._jobs[job.number]
-        self._hosts[job.account.pds] -= 1
-        if not self._hosts[job.account.pds]:
-            del self._hosts[job.account.pds]
+        self._jobs.end(job)
         outcome = ended.reason or "applied"
         self.context.metrics.counter(
             "fetched_total", "Fetches, by kind and outcome", kind=job.due.kind, outcome=outcome

@@ -14,6 +14,7 @@ import structlog
 from actors.atproto.lexicon import LexiconError
 from actors.backlog import Backlog, Once
 from actors.decoder import Batch, Validate
+from actors.fetched import decoded
 from actors.lexicons import Validation
 from actors.mail import Mail
 from actors.messages import (
@@ -25,6 +26,7 @@ from actors.messages import (
     ResyncBegins,
     ResyncEnds,
     Settle,
+    WholeRepos,
 )
 from actors.recent import Recent
 from actors.records.fields import owner
@@ -33,7 +35,6 @@ from actors.store import resync
 from actors.store.batch import Change, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
-from actors.store.held import Range
 from actors.store.identities import signing_keys
 from actors.store.outage import Outage
 from actors.store.parking import NO_KEY, RESYNC, WRONG_KEY, Parked
@@ -249,7 +250,7 @@ class Shard(Actor):
         match message:
             case Settle(claims, judge):
                 self._take(self._persist(lambda: self._writer.settle(claims, judge, wait)))
-            case FetchedRecord() | RepoSlice():
+            case FetchedRecord() | RepoSlice() | WholeRepos():
                 self._apply_fetched(message)
             case ResyncBegins(did):
                 self._take(self._persist(lambda: resync.begin(self._writer, did, wait)))
@@ -259,22 +260,13 @@ class Shard(Actor):
             case _:
                 raise TypeError(f"the shard got a {type(message).__name__}")
 
-    def _apply_fetched(self, message: FetchedRecord | RepoSlice) -> None:
+    def _apply_fetched(self, message: FetchedRecord | RepoSlice | WholeRepos) -> None:
         batch = self._new_batch()
-        if isinstance(message, RepoSlice):
-            records = [(each.path, each.cid, each.record) for each in message.records]
-            fetched = batch.fetched(message.did, message.rev, records)
-            paths: Range | None = Range(message.after, message.until)
-        else:
-            paths = None
-            record = (message.path, message.cid, message.record)
-            fetched = batch.fetched(message.did, message.rev, [record])
+        apply = decoded(batch, message)
         # Whoever it speaks of is left to the gate's own time: nothing of this is urgent.
         unknown = sorted(self._known.missing(batch.authors | batch.subjects))
         work, wait = self._creations(unknown), self.context.wait
-        self._take(
-            self._persist(lambda: resync.apply_fetched(self._writer, fetched, paths, wait, work))
-        )
+        self._take(self._persist(lambda: apply(self._writer, wait, work)))
         self._known.update(unknown)
 
     def _creations(self, dids: list[str]) -> list[tuple[str, bytes]]:

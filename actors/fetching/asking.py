@@ -8,7 +8,7 @@ a name, and from there in slices, of which only a few are under way at a time.
 import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 from urllib.parse import quote
 
 from actors.atproto import multikey
@@ -18,7 +18,7 @@ from actors.fetching import proof
 from actors.fetching.car_file import CarFile
 from actors.fetching.policy import Failure, Refused, failure_of
 from actors.fetching.repo_file import Contents, RepoFile
-from actors.messages import RepoSlice
+from actors.messages import RepoSlice, WholeRepo
 from actors.outbound import Answer, Outbound, OutboundError
 
 RECORD: Final = "record"
@@ -75,6 +75,23 @@ class Sliced(NamedTuple):
     slice: RepoSlice
 
 
+class Whole(NamedTuple):
+    """A small repository, read while its live events went on; and what it held, the size of its
+    file.
+    """
+
+    job: int
+    repo: WholeRepo
+    contents: Contents
+    size: int
+
+
+class Ready(NamedTuple):
+    """A large repository was read. Its live events have to wait before its parts are handed on."""
+
+    job: int
+
+
 class ReadWhole(NamedTuple):
     """All parts of a repository were handed on: its state, what it held, the size of its file."""
 
@@ -93,7 +110,7 @@ class Failed(NamedTuple):
     detail: str
 
 
-Item = Got | Alive | Sliced | ReadWhole | Failed
+Item = Got | Alive | Whole | Ready | Sliced | ReadWhole | Failed
 Deliver = Callable[[Item], Awaitable[None]]
 
 
@@ -104,8 +121,28 @@ def size_of(item: Item) -> int:
             return len(item.proven.record or b"")
         case Sliced():
             return sum(len(record.record) for record in item.slice.records)
+        case Whole():
+            return sum(len(record.record) for record in item.repo.records)
         case _:
             return 0
+
+
+class Admission:
+    """Lets a repository in that was read before its live events wait. For the I/O thread."""
+
+    def __init__(self) -> None:
+        self._open = asyncio.Event()
+        self._guard: str | None = None
+
+    async def admit(self, guard: str | None, _deliver: Deliver) -> None:
+        """They wait now; `guard` is the rev that is indexed, which moves no more."""
+        self._guard = guard
+        self._open.set()
+
+    async def wait(self) -> str | None:
+        """Wait for that; returns the guard."""
+        await self._open.wait()
+        return self._guard
 
 
 class Asking:
@@ -163,7 +200,8 @@ class Asking:
         patient: bool,
         deliver: Deliver,
     ) -> None:
-        """Ask for a whole repository; delivers its slices and ReadWhole, or Failed.
+        """Ask for a whole repository whose live events wait; delivers its slices and ReadWhole, or
+        Failed.
 
         Args:
             job: what it is delivered as.
@@ -174,26 +212,72 @@ class Asking:
             deliver: takes what comes.
         """
         try:
-            key = _key(account.key)
             with tempfile.TemporaryFile(dir=self._limits.folder) as file:
-                blocks = CarFile(file, self._limits.bytes // _BYTES_A_BLOCK + 10)
-                await self._download(account, blocks)
-                size = file.tell()
-                read = RepoFile(blocks, account.did, self._now(), key, self._limits.bytes)
+                read = await self._read(account, file)
                 if guard is not None and read.signed.rev < guard:
                     await deliver(Failed(job, Failure("older_than_index"), read.signed.rev))
-                    return
-                contents = await _checked(read)
-                for part in read.slices():
-                    await room.acquire()
-                    if patient:
-                        await self._pause(len(part.records))
-                    await deliver(Sliced(job, part))
+                else:
+                    await self._hand_on(job, read, file.tell(), room, patient, deliver)
         except (OutboundError, WireError, Refused, OSError) as error:
             await deliver(_failed(job, error))
-        else:
-            signed = read.signed
-            await deliver(ReadWhole(job, signed.rev, signed.data, contents, size))
+
+    async def backfill(
+        self,
+        job: int,
+        account: Account,
+        room: asyncio.Semaphore,
+        admission: Admission,
+        deliver: Deliver,
+    ) -> None:
+        """Ask for a whole repository whose live events go on. Delivers Whole for a small one, and
+        for others Ready; once they are let in, its slices and ReadWhole. Or Failed.
+
+        `admission` tells that its live events wait, the rest is as for `repo`.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self._limits.folder) as file:
+                read = await self._read(account, file)
+                small = read.whole()
+                if small is not None:
+                    contents = await _checked(read)
+                    await self._pause(len(small.records))
+                    await deliver(Whole(job, small, contents, file.tell()))
+                    return
+                await deliver(Ready(job))
+                guard = await admission.wait()
+                if guard is None or read.signed.rev >= guard:
+                    await self._hand_on(job, read, file.tell(), room, True, deliver)
+                    return
+        except (OutboundError, WireError, Refused, OSError) as error:
+            await deliver(_failed(job, error))
+            return
+        # Its account went on writing while it was read; this time that waits.
+        await self.repo(job, account, guard, room, True, deliver)
+
+    async def _read(self, account: Account, file: IO[bytes]) -> RepoFile:
+        """Have a repository in a file."""
+        key = _key(account.key)
+        blocks = CarFile(file, self._limits.bytes // _BYTES_A_BLOCK + 10)
+        await self._download(account, blocks)
+        return RepoFile(blocks, account.did, self._now(), key, self._limits.bytes)
+
+    async def _hand_on(
+        self,
+        job: int,
+        read: RepoFile,
+        size: int,
+        room: asyncio.Semaphore,
+        patient: bool,
+        deliver: Deliver,
+    ) -> None:
+        """Check all of a repository, then deliver it in parts."""
+        contents = await _checked(read)
+        for part in read.slices():
+            await room.acquire()
+            if patient:
+                await self._pause(len(part.records))
+            await deliver(Sliced(job, part))
+        await deliver(ReadWhole(job, read.signed.rev, read.signed.data, contents, size))
 
     async def _download(self, account: Account, blocks: CarFile) -> None:
         url = f"{account.pds}/xrpc/com.atproto.sync.getRepo?did={_q(account.did)}"

@@ -4,7 +4,7 @@ from typing import Final
 
 from actors.atproto import uri
 from actors.atproto.errors import WireError
-from actors.fetching.asking import Got, ReadWhole
+from actors.fetching.asking import Got, ReadWhole, Whole
 from actors.fetching.policy import Failure, Policy
 from actors.store.incomplete import (
     DONE,
@@ -49,25 +49,40 @@ def failed(due: Due, failure: Failure, policy: Policy) -> Ended:
     return Ended(due.kind, due.key, state, after.attempts, failure.reason, after.seconds or 0.0)
 
 
-def without_server(due: Due, policy: Policy) -> Ended:
-    """It waits for the resolver; where that has found no server, it is a failure."""
+def without_server(due: Due, policy: Policy, before: float = 0.0) -> Ended:
+    """It waits for the resolver, which takes `before` seconds for others; where that has found no
+    server, it is a failure.
+    """
     if due.looked:
         return failed(due, Failure("no_server"), policy)
-    seconds = UNKNOWN_SECONDS + max(0.0, due.again or 0.0)
+    seconds = UNKNOWN_SECONDS + before + max(0.0, due.again or 0.0)
     return Ended(due.kind, due.key, WAITING, due.attempts, "server_unknown", seconds)
 
 
-def written(due: Due, result: Got | ReadWhole, standing: Standing, policy: Policy) -> Ended:
+def overtaken(result: Whole, standing: Standing) -> bool:
+    """Whether a repository was not applied, or may not have been, as its guard is another: then it
+    is fetched again while its live events wait.
+    """
+    return standing.rev != result.repo.rev or standing.out_of_step
+
+
+def written(due: Due, result: Got | Whole | ReadWhole, standing: Standing, policy: Policy) -> Ended:
     """The shard has taken it, and the index is as `standing` says."""
+    if isinstance(result, Whole):
+        return _applied(due)
     if isinstance(result, ReadWhole):
         if standing.rev is None or standing.rev < result.rev or standing.out_of_step:
             return failed(due, Failure("not_applied"), policy)
-        return done(due, "applied") if due.cause in KEPT_CAUSES else gone(due)
+        return _applied(due)
     if standing.indexed:
         return gone(due)
     if standing.rev is not None and result.proven.rev < standing.rev:
         return failed(due, Failure("older_than_index"), policy)
     return done(due, "refused")
+
+
+def _applied(due: Due) -> Ended:
+    return done(due, "applied") if due.cause in KEPT_CAUSES else gone(due)
 
 
 def _is_record(key: str) -> bool:

@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from actors.fetching.asking import SLICES_UNDER_WAY, Account, Deliver, Failed, Got, ReadWhole
+from actors.fetching.asking import (
+    SLICES_UNDER_WAY,
+    Account,
+    Admission,
+    Deliver,
+    Failed,
+    Got,
+    ReadWhole,
+    Whole,
+)
 from actors.store.incomplete import BACKFILL_LAST, Due
 
 _PROFILE: Final = "app.bsky.actor.profile/self"
@@ -13,10 +22,11 @@ _PROFILE: Final = "app.bsky.actor.profile/self"
 
 @dataclass(slots=True)
 class Job:
-    """It belongs to the actor; only `room` is shared with the I/O thread.
+    """It belongs to the actor; only `room` and `admission` are shared with the I/O thread.
 
-    `rank` is that with which it was begun. `parked`: the live events of the repository wait.
-    `unacked` are slices that were handed on and are not written, `result` how the asking ended.
+    `rank` is that with which it was begun. `asks`: its server is busy with it. `read`: it has been
+    read before its live events wait. `parked`: they do. `unacked` are slices that were handed on
+    and are not written, `result` how the asking ended.
     """
 
     number: int
@@ -25,9 +35,12 @@ class Job:
     account: Account
     host: str
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLICES_UNDER_WAY))
+    admission: Admission = field(default_factory=Admission)
+    asks: bool = False
+    read: bool = False
     parked: bool = False
     unacked: int = 0
-    result: Got | ReadWhole | Failed | None = None
+    result: Got | Whole | ReadWhole | Failed | None = None
 
     @property
     def patient(self) -> bool:

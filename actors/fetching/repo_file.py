@@ -14,7 +14,7 @@ from actors.atproto.mst import Node, decode_node
 from actors.atproto.multikey import PublicKey
 from actors.fetching import signed as commits
 from actors.fetching.car_file import CarFile
-from actors.messages import RepoRecord, RepoSlice
+from actors.messages import RepoRecord, RepoSlice, WholeRepo
 
 SLICE_RECORDS: Final = 500
 SLICE_BYTES: Final = 3_000_000
@@ -88,6 +88,13 @@ class RepoFile:
             records.append(RepoRecord(path, name, record))
             size += len(record)
         yield RepoSlice(did, rev, after, None, records)
+
+    def whole(self) -> WholeRepo | None:
+        """All of it at once, where that is not more than one slice."""
+        first = next(self.slices())
+        if first.until is not None:
+            return None
+        return WholeRepo(self.signed.did, self.signed.rev, self.signed.data, first.records)
 
     def paths(self) -> Iterator[tuple[str, bytes]]:
         """Path and CID of every record, in order; what is no ASCII in a path is replaced."""

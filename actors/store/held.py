@@ -5,13 +5,15 @@ A path is collection and record key. In most tables the key of a row is the reco
 in its path; gates are kept under the post they are for, and a profile under the account.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from actors.records import RECORDS, UNKNOWN
 from actors.records.record import RecordType
+from actors.store.arrays import text_array
 from actors.store.batch import Operation
 from actors.store.purge import AUTHOR_CONDITIONS, gone
 
@@ -60,48 +62,60 @@ class Range(NamedTuple):
         return after, until[len(prefix) :]
 
 
-def held(connection: Connection[Any], did: str, paths: Range, limit: int) -> list[Operation]:
-    """Return the removal of every record that is indexed, or kept aside, of a DID in a range: of
-    each table's at most `limit`.
+def held(
+    connection: Connection[Any], dids: Sequence[str], paths: Range, limit: int
+) -> dict[str, list[Operation]]:
+    """Return the removal of every record that is indexed, or kept aside, of DIDs in a range: of
+    each DID and table at most `limit`.
     """
     (in_order,) = connection.execute(IN_ORDER_SQL).fetchone() or (False,)
-    found = []
-    for type_, low, high in _bounds(did, paths):
-        rows = connection.execute(
-            _sql(type_, in_order=in_order), {"did": did, "low": low, "high": high, "limit": limit}
-        )
-        found += [gone(type_, key) for (key,) in rows]
-    low, high = _ends(f"at://{did}/", paths.after, paths.until)
-    aside = connection.execute(_ASIDE_SQL, {"low": low, "high": high, "limit": limit})
-    found += [gone(_BY_TABLE[table], key) for table, key in aside]
-    if paths.after < _PROFILE and (paths.until is None or paths.until >= _PROFILE):
-        profile = connection.execute(
-            "SELECT did FROM users WHERE did = %s AND profile_record IS NOT NULL", [did]
-        )
-        found += [gone(_BY_TABLE["users"], key) for (key,) in profile]
+    found: dict[str, list[Operation]] = {did: [] for did in dids}
+    results = []
+    with connection.pipeline():
+        for type_, owner, part in _parts(paths):
+            ends = zip(*(_ends(f"at://{did}/{owner}", *part) for did in dids), strict=True)
+            arrays = [text_array(dids), *(text_array(each) for each in ends), limit]
+            results.append((type_, connection.execute(_sql(type_, in_order=in_order), arrays)))
+        ends = zip(*(_ends(f"at://{did}/", *paths) for did in dids), strict=True)
+        arrays = [text_array(dids), *(text_array(each) for each in ends), limit]
+        aside = connection.execute(_ASIDE_SQL, arrays)
+        if paths.after < _PROFILE and (paths.until is None or paths.until >= _PROFILE):
+            results.append((_BY_TABLE["users"], connection.execute(_PROFILES_SQL, arrays[:1])))
+    for type_, rows in results:
+        for did, key in rows.fetchall():
+            found[did].append(gone(type_, key))
+    for did, table, key in aside.fetchall():
+        found[did].append(gone(_BY_TABLE[table], key))
     return found
 
 
+_EACH: Final = "unnest(%b::text[], %b::text[], %b::text[]) AS d (did, low, high)"
 _ASIDE_SQL: Final = (
-    "SELECT table_name, uri FROM engine_duplicates"
-    ' WHERE uri COLLATE "C" > %(low)s AND uri COLLATE "C" <= %(high)s LIMIT %(limit)s'
+    f"SELECT d.did, e.* FROM {_EACH} CROSS JOIN LATERAL (SELECT table_name, uri"  # noqa: S608
+    ' FROM engine_duplicates WHERE uri COLLATE "C" > d.low AND uri COLLATE "C" <= d.high'
+    " LIMIT %s) e"
+).encode()
+_PROFILES_SQL: Final = (
+    b"SELECT did, did FROM users WHERE did = ANY(%b::text[]) AND profile_record IS NOT NULL"
 )
 
 
-def _bounds(did: str, paths: Range) -> Iterator[tuple[RecordType, str, str]]:
-    """Tables that may hold records of the range, and between which keys."""
+def _parts(paths: Range) -> Iterator[tuple[RecordType, str, tuple[str, str | None]]]:
+    """Tables that may hold records of the range, the path that their keys begin with, and between
+    which ends of it.
+    """
     for table, type_ in _BY_TABLE.items():
         if table in _NOT_HERE:
             continue
         if table == UNKNOWN.table:
             # Records of any collection.
-            yield type_, *_ends(f"at://{did}/", paths.after, paths.until)
+            yield type_, "", paths
             continue
         collection = _GATES.get(table) or _COLLECTIONS[table][0]
         part = paths.within(f"{collection}/")
         if part is not None:
             owner = _POST if table in _GATES else collection
-            yield type_, *_ends(f"at://{did}/{owner}/", *part)
+            yield type_, f"{owner}/", part
 
 
 def _ends(prefix: str, after: str, until: str | None) -> tuple[str, str]:
@@ -109,13 +123,18 @@ def _ends(prefix: str, after: str, until: str | None) -> tuple[str, str]:
     return prefix + after, prefix + (_ABOVE_ALL if until is None else until)
 
 
-def _sql(type_: RecordType, *, in_order: bool) -> str:
+@cache
+def _sql(type_: RecordType, *, in_order: bool) -> bytes:
     key = type_.key_column
-    where = f'{key} COLLATE "C" > %(low)s AND {key} COLLATE "C" <= %(high)s'
+    where = f'{key} COLLATE "C" > d.low AND {key} COLLATE "C" <= d.high'
     if not in_order:
         # The key's own index is in another order: then the author's rows are looked through.
-        where = f"{AUTHOR_CONDITIONS[type_.table]} AND {where}"
+        of_author = AUTHOR_CONDITIONS[type_.table].replace("%(did)s", "d.did")
+        where = f"{of_author} AND {where}"
     if type_.table == "labels":
         # What a labeler signed is in no repository.
         where += " AND sig IS NULL"
-    return f"SELECT {key} FROM {type_.table} WHERE {where} LIMIT %(limit)s"  # noqa: S608 - it is made of constants
+    return (
+        f"SELECT d.did, e.{key} FROM {_EACH} CROSS JOIN LATERAL"  # noqa: S608 - it is made of constants
+        f" (SELECT {key} FROM {type_.table} WHERE {where} LIMIT %s) e"
+    ).encode()

@@ -6,12 +6,13 @@ at or after the one that is known, and moves no guard. Only the end of a whole f
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from actors.drops import DropReason
 from actors.store import identities, parking
+from actors.store.arrays import text_array
 from actors.store.batch import (
     AppliedCommit,
     Change,
@@ -31,9 +32,20 @@ from actors.store.writer import BatchRefused, Writer
 
 # What a repository holds no more is removed so many records at a time.
 REMOVED_AT_ONCE: Final = 2_000
+EVERYTHING: Final = Range("", None)
+_OUT_OF_STEP_SQL: Final = (
+    b"SELECT did FROM engine_repos WHERE did = ANY(%b::text[]) AND out_of_step"
+)
 
 Wait = Callable[[float], None]
 Decode = Callable[[Connection[Any], Sequence[Parked]], Sequence[Change]]
+
+
+class Whole(NamedTuple):
+    """All records of a repository, and the root of its tree."""
+
+    fetched: Fetched
+    data: bytes
 
 
 def begin(writer: Writer, did: str, wait: Wait) -> Outcome:
@@ -73,13 +85,16 @@ def apply_fetched(
     `work` is for the outbox. What PostgreSQL refuses is a drop. Raises as `Writer.apply`.
     """
     outcome = Outcome()
+    wait(0)
     if paths is not None:
-        outcome.add(_remove_others(writer, fetched, paths, wait))
+        try:
+            return _with_others(writer, fetched, paths, wait, work)
+        except (_TooMany, BatchRefused, TooSlow):
+            outcome.add(_remove_others(writer, fetched, paths, wait))
 
     def changes(_connection: Connection[Any]) -> Sequence[Change]:
         return [fetched]
 
-    wait(0)
     try:
         outcome.add(_after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait))
     except (BatchRefused, TooSlow) as refused:
@@ -90,6 +105,42 @@ def apply_fetched(
         else:
             outcome.add(writer.apply([_without(fetched, str(refused))], work, wait=wait))
     return outcome
+
+
+def apply_whole(
+    writer: Writer,
+    repositories: Sequence[Whole],
+    wait: Wait,
+    work: Sequence[tuple[str, bytes]] = (),
+) -> Outcome:
+    """Apply repositories that were fetched whole, each with its guard, in one transaction.
+
+    One that is older than what is indexed changes nothing, nor does one that is out of step (it may
+    be from before its account went away), that PostgreSQL refuses, or of which very much is gone:
+    its guard tells. `work` is for the outbox. Raises as `Writer.apply`.
+    """
+
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        others = _others(connection, [each.fetched for each in repositories], EVERYTHING)
+        rows = connection.execute(_OUT_OF_STEP_SQL, [text_array(list(others))]).fetchall()
+        out_of_step = {did for (did,) in rows}
+        made: list[Change] = []
+        for fetched, data in repositories:
+            gone = others[fetched.did]
+            if len(gone) < REMOVED_AT_ONCE and fetched.did not in out_of_step:
+                made.append(fetched._replace(operations=[*gone, *fetched.operations]))
+                made.append(Resynced(fetched.did, fetched.rev, data))
+        return made
+
+    wait(0)
+    try:
+        return _after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait)
+    except (BatchRefused, TooSlow):
+        # The users are made all the same: the shard holds them for made from now on.
+        outcome = writer.transact(_nothing, wait, work=work)
+        for each in repositories if len(repositories) > 1 else ():
+            outcome.add(apply_whole(writer, [each], wait))
+        return outcome
 
 
 def end(writer: Writer, did: str, rev: str | None, data: bytes | None, wait: Wait) -> Outcome:
@@ -166,18 +217,57 @@ def _after_purges(writer: Writer, once: Callable[[], Outcome], wait: Wait) -> Ou
             return whole
 
 
+class _TooMany(Exception):
+    """More is gone than is removed at once."""
+
+
+def _with_others(
+    writer: Writer,
+    fetched: Fetched,
+    paths: Range,
+    wait: Wait,
+    work: Sequence[tuple[str, bytes]],
+) -> Outcome:
+    """Apply what was fetched, and remove what else is held in its range, in one transaction.
+
+    Raises _TooMany, and as `Writer.transact`.
+    """
+
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        gone = _others(connection, [fetched], paths)[fetched.did]
+        if len(gone) >= REMOVED_AT_ONCE:
+            raise _TooMany
+        return [fetched._replace(operations=[*gone, *fetched.operations])]
+
+    return _after_purges(writer, lambda: writer.transact(changes, wait, work=work), wait)
+
+
+def _others(
+    connection: Connection[Any], every: Sequence[Fetched], paths: Range
+) -> dict[str, list[Operation]]:
+    """The removal of what is held of each in a range and was not fetched: all of it, or
+    REMOVED_AT_ONCE.
+    """
+    came = {
+        (operation.type.table, operation.key) for each in every for operation in each.operations
+    }
+    most = max((len(each.operations) for each in every), default=0)
+    # Of so many in one table, as many as are removed at once did not come.
+    here = held(connection, [each.did for each in every], paths, most + REMOVED_AT_ONCE)
+    return {
+        did: [each for each in of if (each.type.table, each.key) not in came][:REMOVED_AT_ONCE]
+        for did, of in here.items()
+    }
+
+
 def _remove_others(writer: Writer, fetched: Fetched, paths: Range, wait: Wait) -> Outcome:
     """Remove what is held in a range and was not fetched: some of it at a time, as there may be
     any amount.
     """
-    came = {(operation.type.table, operation.key) for operation in fetched.operations}
     gone: list[Operation] = []
 
     def changes(connection: Connection[Any]) -> Sequence[Change]:
-        # Of so many in one table, as many as are removed at once did not come.
-        here = held(connection, fetched.did, paths, len(came) + REMOVED_AT_ONCE)
-        left = [each for each in here if (each.type.table, each.key) not in came]
-        gone[:] = left[:REMOVED_AT_ONCE]
+        gone[:] = _others(connection, [fetched], paths)[fetched.did]
         return [fetched._replace(operations=gone, drops=())] if gone else []
 
     outcome = Outcome()

@@ -1,0 +1,92 @@
+"""What is being fetched: jobs, the servers that are busy with them, the bytes that they hold."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from actors.fetching.asking import Account, Whole
+from actors.fetching.job import Job
+from actors.store.incomplete import BACKFILL_LAST, Due
+
+MOST_WAITING: Final = 32 * 1024 * 1024
+"""Bytes of small repositories that wait for their shard, beyond which no more are fetched."""
+
+
+class UnderWay:
+    """The jobs by their numbers. A number is used once, so what comes late meets no other job."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[int, Job] = {}
+        self._number = 0
+        self._hosts: Counter[str] = Counter()
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __getitem__(self, number: int) -> Job:
+        return self._jobs[number]
+
+    @property
+    def keys(self) -> list[str]:
+        """What they fetch."""
+        return [job.due.key for job in self._jobs.values()]
+
+    def room(self, ranks: Iterable[int], most: int) -> int:
+        """How many more may be begun of ranks that share `most` places.
+
+        A small repository that was read takes none, as long as not too much waits in memory.
+        """
+        if self._waiting >= MOST_WAITING and BACKFILL_LAST in ranks:
+            return 0
+        return most - sum(
+            job.rank in ranks and not isinstance(job.result, Whole) for job in self._jobs.values()
+        )
+
+    def busy(self, pds: str) -> int:
+        """With how many of them a server is busy."""
+        return self._hosts[pds]
+
+    def begin(self, due: Due, rank: int, pds: str) -> Job:
+        """Begin a job; its server is busy with it."""
+        self._number += 1
+        account = Account(due.did, pds, due.signing_key)
+        job = Job(self._number, due, rank, account, urlsplit(pds).hostname or pds)
+        self._jobs[job.number] = job
+        self._occupy(job)
+        return job
+
+    def waits(self, job: Job, whole: Whole) -> None:
+        """It was read whole, and waits for its shard."""
+        job.result = whole
+        self._waiting += whole.size
+        self._let_go(job)
+
+    def again(self, job: Job) -> None:
+        """It was written, or not, and is to be fetched again."""
+        self._written(job)
+        job.result = None
+        self._occupy(job)
+
+    def end(self, job: Job) -> None:
+        """It is over."""
+        self._written(job)
+        del self._jobs[job.number]
+        self._let_go(job)
+
+    def _written(self, job: Job) -> None:
+        if isinstance(job.result, Whole):
+            self._waiting -= job.result.size
+
+    def _occupy(self, job: Job) -> None:
+        job.asks = True
+        self._hosts[job.account.pds] += 1
+
+    def _let_go(self, job: Job) -> None:
+        if not job.asks:
+            return
+        job.asks = False
+        self._hosts[job.account.pds] -= 1
+        if not self._hosts[job.account.pds]:
+            del self._hosts[job.account.pds]
