@@ -109,7 +109,7 @@ class Pds(HttpServer):
         return json_reply({**status, **told})
 
     def _list_repos(self, request: Request) -> Reply:
-        dids = sorted(did for did, held in self.repositories.items() if held.head)
+        dids = sorted(did for did, held in list(self.repositories.items()) if held.head)
         page, cursor = _page(dids, request, most=500)
         repos = []
         for did in page:
