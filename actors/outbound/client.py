@@ -19,11 +19,12 @@ import httpcore
 from actors.outbound import target as targets
 from actors.outbound.answer import Answer
 from actors.outbound.counting import ABANDONED
-from actors.outbound.dialer import Dialer, Place
+from actors.outbound.dialer import Dialer
 from actors.outbound.errors import Kind, OutboundError
 from actors.outbound.exchange import Exchange
 from actors.outbound.hosts import Hosts, Slot
 from actors.outbound.names import Names
+from actors.outbound.neighbours import Neighbours, Place
 from actors.outbound.retry_after import asked_pause
 from actors.outbound.target import Target
 from config.settings import NetworkSettings
@@ -54,6 +55,8 @@ _FAILURES: Final = frozenset(
         Kind.HTTP_STATUS,
     )
 )
+# Of these its neighbours know nothing.
+_OF_THE_NAME: Final = frozenset((Kind.NO_SUCH_NAME, Kind.DNS))
 
 
 class Response(NamedTuple):
@@ -117,12 +120,13 @@ class Outbound:
         self.tls = tls or _default_tls()
         self._names = Names(settings, clock.monotonic)
         self._hosts = Hosts(settings, clock, sleep, self._chance, rates or {})
+        self._neighbours = Neighbours(settings, clock.monotonic, self._chance)
         self._dialer = Dialer(
             settings,
             self._names,
+            self._neighbours,
             trusted={(origin.host, origin.port) for origin in self._trusted},
             routes=routes or {},
-            clock=clock,
             sleep=sleep,
         )
         self._exchange = Exchange(settings, self.tls, self._dialer)
@@ -236,6 +240,7 @@ class Outbound:
                     slot.bad = error.kind in _FAILURES
                     raise
                 slot.good = True
+                self._neighbours.judge(target.host, True)
                 return connected
 
     @contextmanager
@@ -280,7 +285,7 @@ class Outbound:
         """One request, in its turn; the host's account is kept."""
         settings, loop = self._settings, asyncio.get_running_loop()
         async with self._hosts.turn(target.host) as slot:
-            deadline = loop.time() + ask.left
+            deadline, failed = loop.time() + ask.left, False
             try:
                 async with self._exchange.head(
                     target,
@@ -305,8 +310,10 @@ class Outbound:
                 if error.host == target.host:
                     slot.good = False
                     slot.bad = error.kind in _FAILURES and error.status != _TOO_MANY_REQUESTS
+                    failed = error.kind in _FAILURES - _OF_THE_NAME
                 raise
             finally:
+                self._neighbours.judge(target.host, slot.good or (False if failed else None))
                 ask.left = deadline - loop.time()
 
     def _judge(self, target: Target, answer: Answer, slot: Slot) -> None:

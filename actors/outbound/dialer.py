@@ -6,8 +6,8 @@ another, is never asked for.
 
 import asyncio
 import socket
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
 import httpcore
@@ -17,14 +17,10 @@ from actors.outbound.addresses import is_public
 from actors.outbound.errors import Kind, OutboundError
 from actors.outbound.metered import Metered
 from actors.outbound.names import Names
-from actors.outbound.pace import Pace
+from actors.outbound.neighbours import Neighbours, Place
 from config.settings import NetworkSettings
-from engine.clock import Clock
 
 _MOST_TRIED: Final = 4
-
-Place = tuple[str, int]
-"""An address or a host, and a port."""
 
 
 class Dialer(httpcore.AsyncNetworkBackend):
@@ -32,29 +28,28 @@ class Dialer(httpcore.AsyncNetworkBackend):
 
     Args:
         names: looks names up.
+        neighbours: what is known of addresses.
         trusted: hosts and ports that may have any address.
         routes: leads a connection elsewhere after its address was checked.
-        clock: for the pace of connections to one address.
-        sleep: waits for their turn.
+        sleep: waits for the turn of an address.
     """
 
     def __init__(
         self,
         settings: NetworkSettings,
         names: Names,
+        neighbours: Neighbours,
         *,
         trusted: Collection[Place],
         routes: Mapping[Place, Place],
-        clock: Clock,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._names = names
         self._trusted = trusted
         self._routes = routes
-        self._clock = clock
+        self._neighbours = neighbours
         self._pause = sleep
-        self._paces: OrderedDict[str, Pace] = OrderedDict()
         self._sockets = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -70,13 +65,15 @@ class Dialer(httpcore.AsyncNetworkBackend):
         loop = asyncio.get_running_loop()
         end = loop.time() + self._settings.connect_seconds
         failed: Exception | None = None
-        for index, (address, at) in enumerate(places):
+        for index, place in enumerate(places):
             # Each has an equal part of the time that is left.
             share = (end - loop.time()) / (len(places) - index)
+            address, at = self._routes.get(place, place)
             try:
-                stream = await self._sockets.connect_tcp(
-                    address, at, max(share, 0.001), local_address, socket_options
-                )
+                with self._attempt(host, place):
+                    stream = await self._sockets.connect_tcp(
+                        address, at, max(share, 0.001), local_address, socket_options
+                    )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failed = error
             else:
@@ -90,13 +87,15 @@ class Dialer(httpcore.AsyncNetworkBackend):
         loop, failed = asyncio.get_running_loop(), OSError()
         places = await self.places(host, port)
         share = self._settings.connect_seconds / len(places)
-        for address, at in places:
+        for place in places:
+            address, at = self._routes.get(place, place)
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             made = socket.socket(family, socket.SOCK_STREAM)
             made.setblocking(False)
             try:
-                async with asyncio.timeout(share):
-                    await loop.sock_connect(made, (address, at))
+                with self._attempt(host, place):
+                    async with asyncio.timeout(share):
+                        await loop.sock_connect(made, (address, at))
             except OSError as error:
                 made.close()
                 failed = error
@@ -111,14 +110,39 @@ class Dialer(httpcore.AsyncNetworkBackend):
         await self._pause(seconds)
 
     async def places(self, host: str, port: int) -> list[Place]:
-        """The addresses that a host may be asked at, when its turn has come.
+        """Where a host may be asked, when its turn has come.
 
-        Raises OutboundError: NO_SUCH_NAME, DNS, REFUSED_ADDRESS, BUSY.
+        Raises OutboundError: NO_SUCH_NAME, DNS, REFUSED_ADDRESS, BREAKER_OPEN, BUSY.
         """
         anywhere = self._settings.allow_private_hosts or (host, port) in self._trusted
-        found = await self._found(host, anywhere)
-        await self._turn(host, found[0])
-        return [self._routes.get((address, port), (address, port)) for address in found]
+        found = [(address, port) for address in await self._found(host, anywhere)]
+        places = self._open(host, found)
+        await self._turn(host, places[0][0])
+        # Others may have found out while this one waited.
+        return self._open(host, places)
+
+    def _open(self, host: str, places: list[Place]) -> list[Place]:
+        """Those that are not left alone."""
+        left = {place: self._neighbours.closed_for(host, place) for place in places}
+        found = [place for place in places if left[place] <= 0]
+        if not found:
+            least = min(left.values())
+            detail = f"others there failed several times, and are left alone for {least:.0f} s"
+            raise OutboundError(Kind.BREAKER_OPEN, host, detail, retry_after=least)
+        return found
+
+    @contextmanager
+    def _attempt(self, host: str, place: Place) -> Iterator[None]:
+        """Tell the neighbours what comes of a connection."""
+        attempt, good = self._neighbours.begin(host, place), None
+        try:
+            yield
+            good = True
+        except (httpcore.ConnectError, httpcore.ConnectTimeout, OSError):
+            good = False
+            raise
+        finally:
+            self._neighbours.connected(attempt, good)
 
     async def _found(self, host: str, anywhere: bool) -> list[str]:
         if targets.is_address(host):
@@ -138,16 +162,11 @@ class Dialer(httpcore.AsyncNetworkBackend):
         raise OutboundError(Kind.NO_SUCH_NAME, host, "the DNS knows no address of it")
 
     async def _turn(self, host: str, address: str) -> None:
-        rate, now = self._settings.requests_per_second, self._clock.monotonic()
-        pace = self._paces.setdefault(address, Pace())
-        self._paces.move_to_end(address)
-        if len(self._paces) > self._settings.hosts:
-            self._paces.popitem(last=False)
-        wait = pace.wait(now, rate)
+        wait = self._neighbours.wait(address)
         if wait > self._settings.connect_seconds:
             detail = f"too many connections to {address}, which others lead to as well"
             raise OutboundError(Kind.BUSY, host, detail, retry_after=wait)
-        wait = pace.reserve(now, rate)
+        wait = self._neighbours.reserve(address)
         if wait > 0:
             await self._pause(wait)
 

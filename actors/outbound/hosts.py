@@ -1,8 +1,9 @@
 """What is known of each host, and the turns that requests take.
 
 A request takes a slot of its host, its turn in the host's rate, and a slot among all. A host that
-asked to be left alone, or that failed several times in a row, is not asked at all. What is
-remembered is bounded: the hosts that were asked least recently are forgotten.
+asked to be left alone, or that failed several times in a row, is not asked at all; when that is
+over, one request finds out for the others. What is remembered is bounded: the hosts that were asked
+least recently are forgotten.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Final
 from actors.outbound.breaker import Breaker
 from actors.outbound.errors import Kind, OutboundError
 from actors.outbound.pace import Pace
+from actors.outbound.pause import Pause
 from config.settings import NetworkSettings
 from engine.clock import Clock
 from engine.restarts import Backoff
@@ -26,13 +28,13 @@ _MOST_WAITING: Final = 1000
 
 
 class _Host:
-    __slots__ = ("active", "breaker", "pace", "paused_until", "waiting")
+    __slots__ = ("active", "breaker", "pace", "pause", "waiting")
 
     def __init__(self) -> None:
         self.active = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.pace = Pace()
-        self.paused_until = 0.0
+        self.pause = Pause()
         self.breaker = Breaker()
 
     @property
@@ -40,7 +42,7 @@ class _Host:
         return self.active > 0 or bool(self.waiting)
 
     def well(self, now: float) -> bool:
-        return self.breaker.clean and self.paused_until <= now and self.pace.idle(now)
+        return self.breaker.clean and self.pause.clean and self.pace.idle(now)
 
 
 class Slot:
@@ -87,23 +89,23 @@ class Hosts:
         host = self._host(name)
         self._refuse(name, host)
         await self._enter(name, host)
-        slot, probe = Slot(), False
+        slot = Slot()
         try:
             await self._pace(name, host)
             async with self._among_all(name):
                 # Others may have found out while this one waited.
                 self._refuse(name, host)
-                probe = host.breaker.admit()
+                tries = host.breaker.admit(), host.pause.admit()
                 try:
                     yield slot
                 finally:
-                    self._learn(host, slot, probe)
+                    self._learn(host, slot, *tries)
         finally:
             self._leave(host)
 
     def _refuse(self, name: str, host: _Host) -> None:
         now = self._clock.monotonic()
-        left = host.paused_until - now
+        left = host.pause.left(now)
         if left > 0:
             raise OutboundError(
                 Kind.PAUSED, name, f"it asked to be left alone for {left:.0f} s", retry_after=left
@@ -171,9 +173,14 @@ class Hosts:
         finally:
             self._all.release()
 
-    def _learn(self, host: _Host, slot: Slot, probe: bool) -> None:
+    def _learn(self, host: _Host, slot: Slot, probe: bool, tries: bool) -> None:
         now = self._clock.monotonic()
-        host.paused_until = max(host.paused_until, now + slot.pause)
+        if slot.pause > 0:
+            host.pause.asked(now, slot.pause, self._backoff, self._chance)
+        elif slot.good:
+            host.pause.answered()
+        elif tries:
+            host.pause.abandon()
         if slot.good:
             host.breaker.good()
         elif slot.bad:
