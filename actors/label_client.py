@@ -16,6 +16,7 @@ import structlog
 
 from actors import label_forwarder, labeler_identity, labeler_reader
 from actors.atproto.label import Refusal
+from actors.id_watch import IdWatch
 from actors.label_forwarder import Answered, LabelForwarder
 from actors.label_recorder import LabelRecorder
 from actors.labeler_identity import DocumentLookup, known_of
@@ -145,6 +146,7 @@ class LabelClient(Actor):
             self._forwarder.start()
         self._look()
         self._sweep()
+        IdWatch(self.context, self._session.attempt, "label_events").look()
 
     def on_drain(self) -> None:
         """Stop; what was not written is read again at the next start."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from actors.id_watch import IdWatch
 from actors.messages import NotifierWork
 from actors.outbox_actor import OutboxActor, Work
 from actors.store.notifications import NotificationWriter
@@ -40,6 +41,11 @@ class Notifier(OutboxActor[NotifierWork]):
 
     def __init__(self, context: Context, settings: NotifierSettings) -> None:
         super().__init__(context, settings, settings.session, NotifierWork)
+
+    def on_start(self) -> None:
+        """Begin with what was left, and see how many notifications can still be numbered."""
+        super().on_start()
+        IdWatch(self.context, self.attempt, "notifications").look()
 
     def prepare(self, connection: Connection) -> None:
         """Make a writer on the new connection."""

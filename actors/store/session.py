@@ -58,7 +58,8 @@ class TooSlow(Exception):
 
 class DatabaseUnusable(Exception):
     """PostgreSQL refuses the statement itself: a right, a table or a column is missing, a trigger
-    of somebody raises. One line; it does not pass by itself, and no record is to blame.
+    of somebody raises, the numbers for rows are used up. One line; it does not pass by itself, and
+    no record is to blame.
     """
 
 
@@ -123,6 +124,9 @@ def writing() -> Iterator[None]:
                 yield
             except errors.QueryCanceled as error:
                 raise TooSlow(one_line(error)) from error
+            except errors.SequenceGeneratorLimitExceeded as error:
+                # The numbers for rows are used up: no row is to blame.
+                raise DatabaseUnusable(one_line(error)) from error
     except (*PASSING, *REFUSALS):
         raise
     except psycopg.Error as error:

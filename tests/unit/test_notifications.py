@@ -331,6 +331,16 @@ def test_who_likes_by_their_own_repost_is_not_told_of_that(here: Place) -> None:
     assert here.told() == {(ann.did, "like")}
 
 
+@pytest.mark.parametrize("kind", ["like", "repost"])
+def test_who_likes_their_own_post_by_anothers_repost_tells_the_reposter(
+    here: Place, kind: str
+) -> None:
+    ann, ben = here.account(), here.account()
+    post = here.post(ann)
+    here.look(getattr(here, kind)(ann, post, via=ref(here.repost(ben, post))))
+    assert here.told() == {(ben.did, f"{kind}-via-repost")}
+
+
 # --- the rest ------------------------------------------------------------------------------------
 
 
