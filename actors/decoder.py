@@ -21,7 +21,7 @@ from actors.atproto import (
 )
 from actors.atproto.did import MAX_LENGTH as MAX_DID
 from actors.atproto.errors import Reason, WireError
-from actors.atproto.events import Account, Commit, Identity, Sync
+from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.atproto.uri import split_path
 from actors.drops import Drop, DropReason
 from actors.records import fields, record_type
@@ -154,6 +154,9 @@ class Batch:
             source = Source(uri, did, op.rkey, text, time, seq, event.rev)
             operation = self._operation(source, op.collection, op.record, op.problem, drops)
             if operation is not None:
+                row = operation.row
+                if row is not None and operation.type.carry and op.action is Action.UPDATE:
+                    operation = operation._replace(row=row._replace(past=True))
                 operations.append(operation)
         self.authors.add(did)
         self.changes.append(

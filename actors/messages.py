@@ -88,13 +88,15 @@ class Unverified(Message, frozen=True):
 class NotifierWork(Message, frozen=True, kw_only=True):
     """Body of the notifier's outbox work: uris of records whose notifications may have changed.
 
-    `records`: those to compute (again). `fresh`: posts among them that are new, of which
-    subscribers are told. `gone`: records that are indexed no more, with what was notified of them
-    and because of them. `extended`: posts whose ancestors or flags changed; replies below are
-    computed too. `purged`: DIDs whose records are all gone.
+    `records`: those to compute (again). `past`: the same, but nobody is told of them who was not
+    before. `fresh`: posts among `records` that are new, of which subscribers are told. `gone`:
+    records that are indexed no more, with what was notified of them and because of them.
+    `extended`: posts whose ancestors or flags changed; replies below are computed too. `purged`:
+    DIDs whose records are all gone.
     """
 
     records: tuple[str, ...] = ()
+    past: tuple[str, ...] = ()
     fresh: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     extended: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ delivered before has been carried out then.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -197,8 +198,10 @@ class Reference:
         indexed, _ = split(self.records[uri] for uri in own)
         return {record.uri for record in indexed}
 
-    def _change(self, author: str, changes: dict[str, Record | None]) -> None:
-        """Put records of an author, or take them away."""
+    def _change(
+        self, author: str, changes: dict[str, Record | None], updated: Collection[str] = ()
+    ) -> None:
+        """Put records of an author (`updated` are later versions), or take them away."""
         if not changes:
             return
         before, own = self._indexed_of(author), self._of_author[author]
@@ -215,13 +218,13 @@ class Reference:
         self.past.lost(before - self._indexed_of(author))
         profile = f"at://{author}/{PROFILE}/self"
         if profile in changes:
-            self._join(author, changes[profile], again=profile in before)
+            self._join(author, changes[profile], profile in before, profile in updated)
 
-    def _join(self, did: str, profile: Record | None, *, again: bool) -> None:
+    def _join(self, did: str, profile: Record | None, again: bool, updated: bool) -> None:
         """Keep the pack of the first version of a profile as long as all later ones name it."""
         named = None if profile is None else profile.fields["pack"]
-        kept = self.joined.get(did)
-        self.joined[did] = named if not again or named == kept else None
+        kept = self.joined.get(did) if again else None if updated else named
+        self.joined[did] = named if named == kept else None
 
     def _unverify(self, record: Record, time: datetime) -> None:
         subject = record.fields["subject_did"]
@@ -259,6 +262,7 @@ class Reference:
         self.users.add(author)
         changes: dict[str, Record | None] = {}
         refused: Counter[str] = Counter()
+        first = {op[1]: op[0] for op in reversed(operations)}
         for path, (action, cid) in {op[1]: (op[0], op[2]) for op in operations}.items():
             # What an operation touches no longer stands, whatever becomes of its new state.
             changes[f"at://{author}/{path}"] = None
@@ -312,7 +316,8 @@ class Reference:
             gone = self.records.get(uri)
             if gone is not None and changes[uri] is None and gone.collection == VERIFICATION:
                 self._unverify(gone, time)
-        self._change(author, changes)
+        updated = [f"at://{author}/{path}" for path in first if first[path] != "create"]
+        self._change(author, changes, updated)
 
     def _is_refused(self, did: str, moment: Moment) -> bool:
         """Whether an account was away when it wrote something that has not been applied."""

@@ -18,12 +18,13 @@ import psycopg
 
 from actors.decoder import Batch
 from actors.messages import NotifierWork, RegistryWork
-from actors.store import outbox, registry, registry_sweep
+from actors.store import outbox, registry, registry_sweep, resync
 from actors.store.batch import Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.consequences import NOTIFIER, REGISTRY
 from actors.store.fence import Fence
 from actors.store.forget import forget
+from actors.store.held import Range
 from actors.store.notifications import NotificationWriter
 from actors.store.session import Connection
 from actors.store.takedowns import add as take_down
@@ -35,6 +36,7 @@ from engine.sharding import shard_of
 from tests.histories import Sent
 from tests.reference import Reference
 from tests.reference_tables import split
+from tests.servers.repository import Repository
 from tests.settings import OPT_OUT, Setting
 from tests.tables import Tables
 from tests.writing import GATE, begin_run, session
@@ -156,6 +158,23 @@ class Engine(ExitStack):
         )
         self.outcome.add(outcome)
         self.outcome.drops += batch.drops
+
+    def fetch(self, repository: Repository) -> None:
+        """Apply a repository as if it had been fetched whole."""
+        did, rev, wait = repository.did, repository.rev, lambda _seconds: None
+        batch = Batch()
+        records = [
+            (path, name, repository.blocks[name]) for path, name in repository.records().items()
+        ]
+        fetched = batch.fetched(did, rev, records)
+        create_users(self._gate, self._gate_fence, sorted(batch.authors | batch.subjects))
+
+        def whole(writer: Writer) -> Outcome:
+            outcome = resync.apply_fetched(writer, fetched, Range("", None), wait)
+            outcome.add(resync.end(writer, did, rev, repository.signed["data"], wait))
+            return outcome
+
+        self.outcome.add(self._on_shard(self._shard_of(did), whole))
 
     # --- what follows ----------------------------------------------------------------------------
 

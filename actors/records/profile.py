@@ -41,9 +41,13 @@ def _pack(data: Json) -> tuple[str | None, tuple[str, ...]]:
 def carry(before: Basis | None, row: Row) -> Row:
     """Keep the pack only of the first version of a profile, while later ones name the same.
 
-    Nobody joins twice: a later version that names a pack tells nobody.
+    Nobody joins twice: a later version that names a pack tells nobody. Where no version is known
+    and this is a later one, or one of the past, the first one is not known either.
     """
-    if before is None or not before[0] or before[1] == row.basis[1]:
+    if before is None or not before[0]:
+        if not row.past:
+            return row
+    elif before[1] == row.basis[1]:
         return row
     return row._replace(
         values=(*row.values[:-1], None), basis=(True, None), waits=(), notifies=False

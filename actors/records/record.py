@@ -117,7 +117,9 @@ class Row(NamedTuple):
     """A record as its table wants it: values in the order of the type's columns.
 
     `subjects` are the DIDs that it speaks of, who need a `users` row; `waits` are the records it
-    needs to be there; `notifies` says whether somebody may have to be told of it.
+    needs to be there; `notifies` says whether somebody may have to be told of it. `past`: it was
+    fetched and is no news, so that nobody is told; or, where versions take over from one another,
+    it is a later one.
     """
 
     values: tuple[Value, ...]
@@ -126,6 +128,7 @@ class Row(NamedTuple):
     subjects: tuple[str, ...] = ()
     waits: tuple[Wait, ...] = ()
     notifies: bool = False
+    past: bool = False
 
 
 def no_effects(_key: str, _basis: Basis) -> Effects:

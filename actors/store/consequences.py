@@ -68,6 +68,7 @@ class Consequences:
     cancelled: list[str] = field(default_factory=list)
     judge: list[str] = field(default_factory=list)
     records: dict[str, bool] = field(default_factory=dict)
+    past: list[str] = field(default_factory=list)
     fresh: list[str] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     extended: list[str] = field(default_factory=list)
@@ -132,6 +133,7 @@ class Consequences:
             work.append((REGISTRY, _codec.encode(RegistryWork(**part))))
         notifier: dict[str, Iterable[Any]] = {
             "records": self.records,
+            "past": self.past,
             "fresh": self.fresh,
             "gone": self.gone,
             "extended": self.extended,
@@ -211,13 +213,16 @@ def _of_row(
     if name == "posts":
         if row.waits:
             found.judge.append(uri)
-        fresh = not replaced and row.basis[0] in subscribed
+        fresh = not replaced and not row.past and row.basis[0] in subscribed
         if fresh:
             found.fresh.append(uri)
         if replaced:
             found.extended.append(uri)
-        elif row.notifies or fresh:
+        elif fresh or (row.notifies and not row.past):
             found.records[uri] = False
-    elif name in _NOTIFYING and (replaced or row.notifies):
+    elif name == "verifications" and row.past:
+        # Nothing in its row says so, as it does in others'.
+        found.past.append(uri)
+    elif name in _NOTIFYING and (replaced or (row.notifies and not row.past)):
         # True: nothing of it can be told while all that it waits for is missing.
         found.records[uri] = name in _WAITS_FOR_ALL and not replaced and bool(row.waits)

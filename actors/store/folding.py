@@ -25,6 +25,7 @@ from actors.store.batch import (
     Resynced,
     SyncState,
 )
+from actors.store.news import placed
 
 
 class Repo(NamedTuple):
@@ -80,6 +81,8 @@ class Known:
     operator refuses, `purging` DIDs whose records are being removed, `parked` those whose live
     events wait, `draining` those whose events have waited and come now, `subscribed` DIDs of whose
     posts somebody wants to be told, `strangers` those whose state nobody here is concerned with.
+    For what is fetched: `beginning` is when the index began, `came` the `commit_seq` of records
+    that have one.
     """
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -91,6 +94,8 @@ class Known:
     parked: set[str] = field(default_factory=set)
     draining: set[str] = field(default_factory=set)
     strangers: set[str] = field(default_factory=set)
+    beginning: int | None = None
+    came: dict[str, str] = field(default_factory=dict)
 
 
 class Step(NamedTuple):
@@ -232,14 +237,20 @@ def _fetched(folded: Folded, known: Known, fetched: Fetched, position: int) -> N
     if repo is not None and fetched.rev < repo.rev:
         outcome.stale += 1
         return
-    if not _account_of(folded, known, did).active:
+    account = _account_of(folded, known, did)
+    if not account.active:
         return
     forbidden = _forbidden(known, did)
     if forbidden is None and (did in known.purging or did in folded.purges):
         raise PurgeFirst(did, position)
     outcome.drops.extend(fetched.drops)
     outcome.cuts += fetched.cuts
-    if not _keep_allowed(folded, known, did, fetched.operations, fetched.time):
+    since = known.beginning
+    if since is not None and account.account is not None:
+        # What returns with an account that was away is no news.
+        since = max(since, account.account.time)
+    operations = placed(fetched.operations, since, known.came)
+    if not _keep_allowed(folded, known, did, operations, fetched.time):
         return
     if repo is not None:
         folded.repos[did] = repo._replace(withheld=True)

@@ -22,6 +22,7 @@ MAX_URI_BYTES: Final = 2_600
 POST: Final = "app.bsky.feed.post"
 REPOST: Final = "app.bsky.feed.repost"
 STARTER_PACK: Final = "app.bsky.graph.starterpack"
+VERIFICATION: Final = "app.bsky.graph.verification"
 # What may be liked or reposted, and where it is; any other is a record without a table of its own.
 _SUBJECTS: Final = {
     "app.bsky.feed.generator": "feed_generators",
@@ -53,16 +54,19 @@ def _lateral(table: str, alias: str, condition: str) -> str:
 class Notice:
     """What the records of one collection tell.
 
-    `sources` are common table expressions over the parameters (`uris`, for posts `fresh` too);
+    `sources` are common table expressions over the parameters (`uris`, for posts `fresh` too, for
+    verifications `past`);
     `targets` a query of every notification that should be there, its columns in the order of
-    `_TARGET`. `thread` is the uri of the thread whose muters are not told, or null.
+    `_TARGET`. `thread` is the uri of the thread whose muters are not told, or null. Of what is
+    `past` nobody is told who was not before.
     """
 
     sources: str
     targets: str
 
 
-_TARGET: Final = "uri, recipient, author, reason, subject, cid, created_at, record, thread"
+_URIS: Final = "unnest(%(uris)b::text[]) AS i (uri)"
+_TARGET: Final = "uri, recipient, author, reason, subject, cid, created_at, record, thread, past"
 
 # A jsonpath would take an object for an array of one.
 _MENTIONS: Final = r"""CASE WHEN p.facets IS NULL THEN '{}'::text[] ELSE ARRAY(
@@ -85,6 +89,7 @@ r AS MATERIALIZED (
         coalesce(p.root_uri, p.uri) AS thread, p.violates_thread_gate AS gated,
         p.violates_embedding_rules AS embeds, k.quoted_uri AS quoted,
         split_part(k.quoted_uri, '/', 3) AS quoted_author, {_MENTIONS} AS mentioned,
+        p.commit_seq IS NULL AS past,
         ARRAY(SELECT n.recipient_did FROM notifications n
               WHERE n.engine_record_uri = p.uri AND n.reason = 'subscribed-post')
         || CASE WHEN i.fresh THEN ARRAY(SELECT s.subscriber_did FROM activity_subscriptions s
@@ -98,7 +103,7 @@ r AS MATERIALIZED (
 def _of_post(reason: str, suffix: str, recipient: str) -> str:
     return (
         f"SELECT r.uri || '#notification/{suffix}, {recipient}, r.author, '{reason}'::text,"
-        " r.uri, r.cid, r.created_at, r.uri, r.thread"
+        " r.uri, r.cid, r.created_at, r.uri, r.thread, r.past"
     )
 
 
@@ -159,7 +164,7 @@ def _reaction(kind: str, table: str) -> Notice:
 r AS MATERIALIZED (
     SELECT l.uri, l.user_did AS author, l.post_uri AS subject,
         split_part(l.post_uri, '/', 3) AS owner, l.via ->> 'uri' AS via, l.created_at,
-        p.uri IS NOT NULL AS is_post,
+        l.commit_seq IS NULL AS past, p.uri IS NOT NULL AS is_post,
         CASE WHEN split_part(l.post_uri, '/', 4) = '{POST}'
             THEN coalesce(p.root_uri, l.post_uri) END AS thread
     FROM unnest(%(uris)b::text[]) AS i (uri)
@@ -168,24 +173,27 @@ r AS MATERIALIZED (
 )"""  # noqa: S608 - it is made of constants
     targets = f"""
 SELECT r.uri || '#notification', r.owner, r.author, '{kind}'::text, r.subject, NULL::text,
-    r.created_at, r.uri, r.thread
+    r.created_at, r.uri, r.thread, r.past
 FROM r
 WHERE r.owner <> r.author AND {_is_indexed()}
 UNION ALL
 SELECT r.uri || '#notification/via', v.user_did, r.author, '{kind}-via-repost'::text, v.uri,
-    NULL::text, r.created_at, r.uri, r.thread
+    NULL::text, r.created_at, r.uri, r.thread, r.past
 FROM r {_each("reposts", "v", "v.uri = r.via")}
 WHERE r.via IS NOT NULL AND v.user_did <> r.author AND v.user_did <> r.owner
 """  # noqa: S608 - it is made of constants
     return Notice(sources, targets)
 
 
-def _about_a_user(reason: str, source: str, author: str, recipient: str, cid: str) -> Notice:
+def _about_a_user(
+    reason: str, source: str, author: str, recipient: str, cid: str, past: str, asked: str = _URIS
+) -> Notice:
     """What one account does to another: follows it, vouches for it."""
     targets = f"""
 SELECT r.uri || '#notification', {recipient}, {author}, '{reason}'::text, NULL::text, {cid},
-    r.created_at, r.uri, NULL::text
-FROM unnest(%(uris)b::text[]) AS i (uri) {_each(source, "r", "r.uri = i.uri")}
+    r.created_at, r.uri, NULL::text, {past}
+FROM {asked}
+{_each(source, "r", "r.uri = i.uri")}
 WHERE {recipient} <> {author}
 """  # noqa: S608 - it is made of constants
     return Notice("", targets)
@@ -193,7 +201,7 @@ WHERE {recipient} <> {author}
 
 _PROFILE: Final = f"""
 SELECT i.uri || '#notification/starterpack', s.creator_did, r.did, 'starterpack-joined'::text,
-    s.uri, NULL::text, r.created_at, i.uri, NULL::text
+    s.uri, NULL::text, r.created_at, i.uri, NULL::text, false
 FROM unnest(%(uris)b::text[]) AS i (uri)
 {_each("users", "r", "r.did = split_part(i.uri, '/', 3)")}
 {_each("starter_packs", "s", "s.uri = r.engine_joined_via")}
@@ -205,10 +213,12 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "app.bsky.feed.like": _reaction("like", "likes"),
     REPOST: _reaction("repost", "reposts"),
     "app.bsky.graph.follow": _about_a_user(
-        "follow", "follows", "r.follower_did", "r.following_did", "NULL::text"
+        *("follow", "follows", "r.follower_did", "r.following_did", "NULL::text"),
+        "r.commit_seq IS NULL",
     ),
-    "app.bsky.graph.verification": _about_a_user(
-        "verified", "verifications", "split_part(r.uri, '/', 3)", "r.subject_did", "r.cid"
+    VERIFICATION: _about_a_user(
+        *("verified", "verifications", "split_part(r.uri, '/', 3)", "r.subject_did", "r.cid"),
+        *("i.past", "unnest(%(uris)b::text[], %(past)b::boolean[]) AS i (uri, past)"),
     ),
     "app.bsky.actor.profile": Notice("", _PROFILE),
 }
@@ -255,7 +265,8 @@ t ({_TARGET}) AS MATERIALIZED ({notice.targets}),
 w AS MATERIALIZED (
     SELECT t.*, {fits} AS fits,
         n.id IS NOT NULL AND ({theirs}) IS NOT DISTINCT FROM ({ours}) AS same,
-        CASE WHEN n.recipient_did = t.recipient OR t.thread IS NULL THEN true
+        CASE WHEN n.recipient_did = t.recipient THEN true WHEN t.past THEN false
+            WHEN t.thread IS NULL THEN true
             ELSE (SELECT true FROM thread_mutes m WHERE m.muter_did = t.recipient
                   AND m.thread_root_uri = t.thread LIMIT 1) IS NULL END AS holds
     FROM t {_maybe("notifications", "n", "n.uri = t.uri")}

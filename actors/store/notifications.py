@@ -58,9 +58,12 @@ class _TooMuch(Exception):
 
 @dataclass(slots=True)
 class _Todo:
-    """Several pieces of work as one; `records` says of each whether it is fresh."""
+    """Several pieces of work as one; `records` says of each whether it is fresh. Of those in `past`
+    nobody is told anew.
+    """
 
     records: dict[str, bool] = field(default_factory=dict)
+    past: set[str] = field(default_factory=set)
     gone: dict[str, None] = field(default_factory=dict)
     extended: dict[str, None] = field(default_factory=dict)
     unverified: dict[str, Unverified] = field(default_factory=dict)
@@ -69,8 +72,14 @@ class _Todo:
     def add(self, work: NotifierWork) -> None:
         """Take in the next piece of work, in the order in which they were written."""
         records = self.records
+        for uri in work.past:
+            # Whoever is to be told of an earlier version is told all the same.
+            if uri not in records:
+                records[uri] = False
+                self.past.add(uri)
         for uri in work.records:
             records.setdefault(uri, False)
+            self.past.discard(uri)
         for uri in work.gone:
             records.setdefault(uri, False)
             self.gone[uri] = None
@@ -110,7 +119,7 @@ class _Todo:
 
     def without_consequences(self) -> "_Todo":
         """Return what is left when the purges and all that follows from the work are done."""
-        return _Todo(records=self.records, unverified=self.unverified)
+        return _Todo(records=self.records, past=self.past, unverified=self.unverified)
 
 
 def _collection(uri: str) -> str:
@@ -268,6 +277,8 @@ class NotificationWriter:
                     parameters = {"uris": text_array(part)}
                     if collection == notices.POST:
                         parameters["fresh"] = array("boolean", [records[uri] for uri in part])
+                    if collection == notices.VERIFICATION:
+                        parameters["past"] = array("boolean", [uri in todo.past for uri in part])
                     results.append(self._connection.execute(sql, parameters))
         for result in results:
             for done, reason, amount in result.fetchall():

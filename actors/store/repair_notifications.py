@@ -39,7 +39,7 @@ _NOTIFY: Final = """
     SELECT i.uri || e.suffix, e.recipient, {author}, e.reason, e.subject, {cid}, {created}, i.uri
     FROM unnest({uris}) AS i (uri) JOIN {record}
     CROSS JOIN LATERAL ({query}) e (suffix, recipient, reason, subject)
-    WHERE split_part(i.uri, '/', 4) = {collection} AND e.reason <> 'mention'
+    WHERE split_part(i.uri, '/', 4) = {collection} AND e.reason <> 'mention' AND NOT {past}
       AND NOT EXISTS (SELECT FROM thread_mutes m
                       WHERE m.muter_did = e.recipient AND m.thread_root_uri = {thread})
     ON CONFLICT (uri) DO NOTHING
@@ -87,6 +87,7 @@ def _filled(template: str, notice: Notice, uris: Sequence[str]) -> sql.Composed:
         record=sql.SQL(notice.record.replace("{uri}", "i.uri")),
         query=sql.SQL(notice.query),
         thread=sql.SQL(notice.thread),
+        past=sql.SQL(notice.past),
         kept=sql.SQL(notice.kept),
         forms=sql.Literal(notice.forms),
         collection=sql.Literal(notice.collection),

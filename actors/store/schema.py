@@ -260,8 +260,7 @@ CONTRACT: tuple[Table, ...] = (
 ENGINE: tuple[Table, ...] = (
     # The program's version of these tables, in one row.
     table("engine_schema", "id* integer = 1, version! integer"),
-    # The rev guard: the last applied state of each repository. `withheld`: some of it was not
-    # stored because of an opt-out or a takedown.
+    # The rev guard: the last applied state of each repository; `withheld`: some may not be stored.
     table(
         "engine_repos",
         "did*~ text, rev! text, data bytea, out_of_step! boolean = false,withheld! boolean = false",
@@ -286,8 +285,7 @@ ENGINE: tuple[Table, ...] = (
         "uri*~ text, table_name! text, thing!~ text, cid text, body! jsonb",
         indexes=("table_name, thing",),
     ),
-    # Operations that wait for a subject that is not indexed: `uri` is the record, `awaited` the
-    # subject, `author` the record's.
+    # Operations (`uri` is the record) that wait for a subject (`awaited`) that is not indexed.
     table(
         "engine_pending",
         "uri*~ text, awaited*~ text, author!~ text, kind! text, created_at! timestamp = now()",
@@ -366,6 +364,8 @@ ENGINE: tuple[Table, ...] = (
         "id* integer = 1, epoch! bigint, holder! text, started_at! timestamp = now(),"
         "ended! boolean = false",
     ),
+    # The time of the first events: what a fetch brings from before it is no news.
+    table("engine_beginning", "id* integer = 1, time! timestamp"),
     # The living generation of each actor that writes, within an epoch.
     table("engine_fences", "actor* text, epoch! bigint, generation! bigint"),
     # How much each actor did in each run.

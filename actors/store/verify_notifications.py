@@ -6,9 +6,10 @@ somebody else, and are not looked at. What a record notifies of is one query ove
 
 That a notification is *missing* cannot be seen in the tables: its recipient may have muted the
 thread when it was to be made and unmuted it since, its subject may have gone and come back (which
-notifies nobody again), its wait may have run out, a reader of the database may have cleared it
-away. So verify says of each notification that is there whether it should be, and of none that it
-should be there; and repair notifies nobody, but for operations whose wait it ends.
+notifies nobody again), its record may be of the past, its wait may have run out, a reader of the
+database may have cleared it away. So verify says of each notification that is there whether it
+should be, and of none that it should be there; and repair notifies nobody, but for operations whose
+wait it ends.
 """
 
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ class Notice:
             only looked at for whether their record is there.
         kept: which rows of `notifications` (`d`) stay whatever the record is.
         thread: the thread whose mute keeps the record from notifying, null for none.
+        past: whether the record is of the past (see `news`), so that nobody is told of it.
     """
 
     collection: LiteralString
@@ -45,6 +47,7 @@ class Notice:
     also: LiteralString = ""
     kept: LiteralString = "false"
     thread: LiteralString = "NULL::text"
+    past: LiteralString = "false"
 
 
 def _mentions(did: LiteralString) -> LiteralString:
@@ -129,6 +132,7 @@ NOTICES: Final[dict[str, Notice]] = {
       AND d.recipient_did IS DISTINCT FROM split_part(r.parent_uri, '/', 3)
 """,
         thread="coalesce(r.root_uri, r.uri)",
+        past="r.commit_seq IS NULL",
     ),
     "likes": Notice(
         "app.bsky.feed.like",
@@ -139,6 +143,7 @@ NOTICES: Final[dict[str, Notice]] = {
         _reaction("like"),
         "#notification(/via)?",
         thread=_THREAD,
+        past="r.commit_seq IS NULL",
     ),
     "reposts": Notice(
         "app.bsky.feed.repost",
@@ -149,6 +154,7 @@ NOTICES: Final[dict[str, Notice]] = {
         _reaction("repost"),
         "#notification(/via)?",
         thread=_THREAD,
+        past="r.commit_seq IS NULL",
     ),
     "follows": Notice(
         "app.bsky.graph.follow",

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from psycopg import Connection, errors
 
-from actors.store import outbox, parking, statements
+from actors.store import beginning, outbox, parking, statements
 from actors.store.apply import PlanWriter
 from actors.store.arrays import register, text_array
 from actors.store.batch import Change, Dropped, Outcome, Sent
@@ -79,6 +79,7 @@ class Writer:
         self._kept_drops = kept_drops
         self._crash_point = crash_point
         self._random = random_source or random.Random()  # noqa: S311 - spreads retries, no secret
+        self._begun = False
         self._plan_writer = PlanWriter(connection, search=search)
         register(connection)
         self._limits = read_limits(connection)
@@ -301,6 +302,7 @@ class Writer:
     ) -> Outcome:
         changes = self._limits.fit(changes)
         known, met = read(self._connection, self._fence, changes, personal=self._personal)
+        self._begun = beginning.look(self._connection, changes, known, begun=self._begun)
         if draining is not None:
             known.parked.discard(draining)
             known.draining.add(draining)
