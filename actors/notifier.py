@@ -8,6 +8,7 @@ the same.
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -45,7 +46,7 @@ class Notifier(OutboxActor[NotifierWork]):
     def on_start(self) -> None:
         """Begin with what was left, and see how many notifications can still be numbered."""
         super().on_start()
-        IdWatch(self.context, self.attempt, "notifications").look()
+        IdWatch(self.context, partial(self.attempt, reads=True), "notifications").look()
 
     def prepare(self, connection: Connection) -> None:
         """Make a writer on the new connection."""

@@ -18,14 +18,14 @@ from actors.store.labelers import LabelerState
 from actors.store.labels import LabelBatch, LabelWriter
 from actors.store.session import Connection
 from tests.corpus.files import document, label_frames, oracle
+from tests.label_index import LabelIndex, label_index
 from tests.reading_labels import read_labeler
 from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.network import recorded_documents
-from tests.writing import begin_run, claimed, empty, make_index, session
+from tests.writing import make_index
 
 SRC = "did:plc:6rccq36mzkt43saroyej2tyx"
-CLIENT = "label_client"
 # Between the last label and the moment at which one of them expires.
 NOW = datetime(2026, 11, 23, 21, 15, tzinfo=UTC).timestamp()
 MICROS = int(NOW * 1_000_000)
@@ -38,15 +38,9 @@ def index(module_database: str) -> str:
 
 
 @pytest.fixture
-def connection(index: str) -> Iterator[Connection]:
-    empty(index)
-    with session(index, CLIENT) as opened:
+def here(index: str) -> Iterator[LabelIndex]:
+    with label_index(index) as opened:
         yield opened
-
-
-@pytest.fixture
-def writer(index: str, connection: Connection) -> LabelWriter:
-    return LabelWriter(connection, claimed(connection, CLIENT, begin_run(index)))
 
 
 @cache
@@ -113,38 +107,40 @@ def write(
 
 
 def test_the_stream_gives_the_labelers_own_table(
-    connection: Connection, writer: LabelWriter
+    here: LabelIndex,
 ) -> None:
-    write(writer, recorded())
+    write(here.writer, recorded())
     assert len(recorded()) == 80
-    assert table(connection) == labelers_own_table()
+    assert table(here.connection) == labelers_own_table()
     counts = dict(
-        connection.execute("SELECT action, count(*) FROM label_events GROUP BY action").fetchall()
+        here.connection.execute(
+            "SELECT action, count(*) FROM label_events GROUP BY action"
+        ).fetchall()
     )
     assert counts == {"created": 72, "deleted": 8}
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_neither_order_nor_repetition_nor_batches_change_the_table(
-    connection: Connection, writer: LabelWriter, seed: int
+    here: LabelIndex, seed: int
 ) -> None:
     chance = random.Random(seed)
     sent = [*recorded(), *chance.choices(recorded(), k=40)]
     chance.shuffle(sent)
-    write(writer, sent, size=chance.randint(1, 30))
-    assert table(connection) == labelers_own_table()
+    write(here.writer, sent, size=chance.randint(1, 30))
+    assert table(here.connection) == labelers_own_table()
 
 
 def test_when_its_time_has_come_the_one_that_expires_holds_no_more_in_either_way(
-    connection: Connection, writer: LabelWriter
+    here: LabelIndex,
 ) -> None:
-    write(writer, recorded())
-    assert writer.expire(MICROS + 2 * DAY, 100) == 1
-    swept = table(connection)
+    write(here.writer, recorded())
+    assert here.writer.expire(MICROS + 2 * DAY, 100) == 1
+    swept = table(here.connection)
     assert len(swept - labelers_own_table()) == 1
-    connection.execute("DELETE FROM labels")
-    write(writer, recorded(), now=MICROS + 2 * DAY)
-    assert table(connection) == swept
+    here.connection.execute("DELETE FROM labels")
+    write(here.writer, recorded(), now=MICROS + 2 * DAY)
+    assert table(here.connection) == swept
 
 
 def test_every_changed_field_of_every_label_breaks_its_signature() -> None:
@@ -178,7 +174,7 @@ def test_the_key_of_the_repository_signs_no_labels() -> None:
 
 
 def test_read_over_the_network_it_is_the_same_table(
-    connection: Connection, writer: LabelWriter
+    here: LabelIndex,
 ) -> None:
     with Labeler(label_frames()) as labeler, PlcDirectory() as directory:
         directory.documents.update(recorded_documents(labeler=labeler.url))
@@ -189,10 +185,10 @@ def test_read_over_the_network_it_is_the_same_table(
     assert [item.seq for item in received] == list(range(1, 81))
     assert not any(item.refused for item in received)
     endpoint = received[0].endpoint
-    with connection.transaction():
-        connection.execute(
+    with here.connection.transaction():
+        here.connection.execute(
             "INSERT INTO engine_labelers (did, endpoint) VALUES (%s, %s)", [SRC, endpoint]
         )
-    assert not writer.write(batch_of(received), MICROS).stuck
-    assert table(connection) == labelers_own_table()
-    assert labelers.states(connection, [SRC]) == {SRC: LabelerState(endpoint, 80)}
+    assert not here.writer.write(batch_of(received), MICROS).stuck
+    assert table(here.connection) == labelers_own_table()
+    assert labelers.states(here.connection, [SRC]) == {SRC: LabelerState(endpoint, 80)}

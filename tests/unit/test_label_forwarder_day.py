@@ -16,10 +16,10 @@ from actors.outbound.client import Response
 from actors.store.fence import Fence
 from actors.store.session import Connection
 from engine.metrics import Metrics
+from tests.label_index import LabelIndex, label_index
 from tests.servers.client import VirtualClock
-from tests.writing import begin_run, claimed, empty, make_index, session
+from tests.writing import make_index
 
-CLIENT = "label_client"
 URL = "https://labels.example.com"
 DAY = 86_400.0
 
@@ -81,13 +81,13 @@ class Service:
 class World:
     """A forwarder, its service, and labels that begin to hold."""
 
-    def __init__(self, connection: Connection, fence: Fence, most_behind: int = 100_000) -> None:
-        self.connection = connection
+    def __init__(self, here: LabelIndex, most_behind: int = 100_000) -> None:
+        self.connection = here.connection
         self.loop = Loop()
         self.service = Service(self.loop)
         self.forwarder = LabelForwarder(
             cast("Any", self.loop),
-            cast("Any", Session(connection, fence)),
+            cast("Any", Session(here.connection, here.fence)),
             URL,
             cast("Any", self.service),
             self._submit,
@@ -124,16 +124,9 @@ def index(module_database: str) -> str:
 
 
 @pytest.fixture
-def connection(index: str) -> Iterator[Connection]:
-    empty(index)
-    with session(index, CLIENT) as opened:
-        opened.execute("DELETE FROM engine_label_forwards")
+def here(index: str) -> Iterator[LabelIndex]:
+    with label_index(index) as opened:
         yield opened
-
-
-@pytest.fixture
-def fence(index: str, connection: Connection) -> Fence:
-    return claimed(connection, CLIENT, begin_run(index))
 
 
 def vals(first: int, beyond: int) -> list[str]:
@@ -141,9 +134,9 @@ def vals(first: int, beyond: int) -> list[str]:
 
 
 def test_a_service_that_is_away_for_a_day_is_not_hammered_and_then_told_everything_in_order(
-    connection: Connection, fence: Fence
+    here: LabelIndex,
 ) -> None:
-    world = World(connection, fence)
+    world = World(here)
     for hour in range(24):
         world.labels(*vals(100 * hour, 100 * hour + 100))
         world.loop.run(DAY / 24)
@@ -158,9 +151,9 @@ def test_a_service_that_is_away_for_a_day_is_not_hammered_and_then_told_everythi
 
 
 def test_of_a_day_that_is_too_much_the_newest_are_told_and_the_others_counted(
-    connection: Connection, fence: Fence
+    here: LabelIndex,
 ) -> None:
-    world = World(connection, fence, most_behind=1_000)
+    world = World(here, most_behind=1_000)
     for hour in range(24):
         world.labels(*vals(100 * hour, 100 * hour + 100))
         world.loop.run(DAY / 24)
@@ -171,9 +164,9 @@ def test_of_a_day_that_is_too_much_the_newest_are_told_and_the_others_counted(
 
 
 def test_a_service_that_calls_every_label_wrong_for_a_day_costs_a_label_each_pause(
-    connection: Connection, fence: Fence
+    here: LabelIndex,
 ) -> None:
-    world = World(connection, fence)
+    world = World(here)
     world.service.status = 400
     world.labels(*vals(0, 3_000))
     world.loop.run(DAY)

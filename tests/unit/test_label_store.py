@@ -14,9 +14,10 @@ from actors.store.labelers import LabelerState
 from actors.store.labels import CHANNEL, Cursor, LabelBatch, LabelWriter
 from actors.store.session import Connection
 from actors.store.writer import Writer
+from tests.label_index import CLIENT, LabelIndex, label_index
 from tests.prism import make_prism
 from tests.servers.labels import LabelKey
-from tests.writing import begin_run, claimed, empty, make_index, session
+from tests.writing import begin_run, claimed, make_index, session
 
 SRC = "did:web:labeler.example.com"
 OTHER = "did:web:other.example.com"
@@ -24,7 +25,6 @@ ENDPOINT = "wss://labeler.example.com"
 SUBJECT = "did:web:subject.example.com"
 MICROS = 1_767_225_600_000_000
 NOW = MICROS + 60_000_000
-CLIENT = "label_client"
 KEY = LabelKey()
 CID = "bafyreid7hzescfizm3pnc4t35sv34e235pv7i46irj5cxwhfhfe47zwiae"
 OTHER_CID = "bafyreibjifzpqj6o6wcq3hejh7y4z4z2vmiklkvykc57tw3pcbx3kxifpm"
@@ -40,21 +40,25 @@ def index(module_database: str) -> str:
 
 
 @pytest.fixture
-def connection(index: str) -> Iterator[Connection]:
-    empty(index)
-    with session(index, CLIENT) as opened:
+def here(index: str) -> Iterator[LabelIndex]:
+    with label_index(index) as opened:
         yield opened
 
 
 @pytest.fixture
-def fence(index: str, connection: Connection) -> Fence:
-    return claimed(connection, CLIENT, begin_run(index))
+def connection(here: LabelIndex) -> Connection:
+    return here.connection
 
 
 @pytest.fixture
-def writer(connection: Connection, fence: Fence) -> LabelWriter:
-    labelers.begin(connection, fence, SRC, ENDPOINT)
-    return LabelWriter(connection, fence)
+def fence(here: LabelIndex) -> Fence:
+    return here.fence
+
+
+@pytest.fixture
+def writer(here: LabelIndex) -> LabelWriter:
+    labelers.begin(here.connection, here.fence, SRC, ENDPOINT)
+    return here.writer
 
 
 def label(val: str = "spam", second: int = 0, *, src: str = SRC, **fields: Any) -> Label:

@@ -10,17 +10,16 @@ import pytest
 from actors.label_recorder import batch_of
 from actors.labeler_reader import Received
 from actors.store import labelers
-from actors.store.fence import Fence
 from actors.store.labels import LabelWriter
 from actors.store.session import Connection
+from tests.label_index import LabelIndex, label_index
 from tests.reading_labels import read_labeler
 from tests.reference_labels import Row, rows
 from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.labels import LabelKey, labeler_document, labels_frame
-from tests.writing import begin_run, claimed, empty, make_index, session
+from tests.writing import make_index
 
-CLIENT = "label_client"
 ANN, BEN = f"did:plc:{'a' * 24}", f"did:plc:{'b' * 24}"
 KEYS = {did: LabelKey(did) for did in (ANN, BEN)}
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC).timestamp()
@@ -97,15 +96,9 @@ def index(module_database: str) -> str:
 
 
 @pytest.fixture
-def connection(index: str) -> Iterator[Connection]:
-    empty(index)
-    with session(index, CLIENT) as opened:
+def here(index: str) -> Iterator[LabelIndex]:
+    with label_index(index) as opened:
         yield opened
-
-
-@pytest.fixture
-def fence(index: str, connection: Connection) -> Fence:
-    return claimed(connection, CLIENT, begin_run(index))
 
 
 def table(connection: Connection) -> set[Row]:
@@ -138,10 +131,9 @@ def write(chance: random.Random, writer: LabelWriter, received: list[Received], 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_good_labels_among_forged_foreign_and_replayed_ones_come_to_what_the_rules_say(
-    connection: Connection, fence: Fence, seed: int
+    here: LabelIndex, seed: int
 ) -> None:
     chance = random.Random(seed)
-    writer = LabelWriter(connection, fence)
     expected: list[Value] = []
     for src in (ANN, BEN):
         mine, frames = stream(chance, src)
@@ -153,27 +145,26 @@ def test_good_labels_among_forged_foreign_and_replayed_ones_come_to_what_the_rul
             assert len(labeler.cursors) > 1
         refused = sum(item.refused.total() for item in received)
         assert refused == 20 + 3 * len(FORGERIES)
-        labelers.begin(connection, fence, src, received[0].endpoint)
-        write(chance, writer, received, NOW)
-        assert labelers.states(connection, [src])[src].cursor == len(frames)
-    assert table(connection) == rows(expected, NOW)
+        labelers.begin(here.connection, here.fence, src, received[0].endpoint)
+        write(chance, here.writer, received, NOW)
+        assert labelers.states(here.connection, [src])[src].cursor == len(frames)
+    assert table(here.connection) == rows(expected, NOW)
     # And when more of them have expired.
-    while writer.expire(int(LATER * 1_000_000), 7):
+    while here.writer.expire(int(LATER * 1_000_000), 7):
         pass
-    assert table(connection) == rows(expected, LATER)
+    assert table(here.connection) == rows(expected, LATER)
     assert rows(expected, LATER) != rows(expected, NOW)
 
 
-def test_events_tell_how_the_table_came_about(connection: Connection, fence: Fence) -> None:
+def test_events_tell_how_the_table_came_about(here: LabelIndex) -> None:
     chance = random.Random(7)
-    writer = LabelWriter(connection, fence)
     mine, frames = stream(chance, ANN)
     with Labeler(frames) as labeler, PlcDirectory() as directory:
         directory.documents[ANN] = labeler_document(ANN, labeler.url, KEYS[ANN])
         received = read_labeler(ANN, directory.url, len(frames), NOW)
-    labelers.begin(connection, fence, ANN, received[0].endpoint)
-    write(chance, writer, received, NOW)
-    balances = connection.execute(
+    labelers.begin(here.connection, here.fence, ANN, received[0].endpoint)
+    write(chance, here.writer, received, NOW)
+    balances = here.connection.execute(
         "SELECT l.neg, count(*) FILTER (WHERE e.action = 'created')"
         " - count(*) FILTER (WHERE e.action = 'deleted')"
         " FROM labels l LEFT JOIN label_events e ON e.label_uri = l.uri GROUP BY l.uri, l.neg"
