@@ -96,14 +96,14 @@ class Membership:
         change = self._table.new(len(self.members))
         # First here, then there: whose repository is ordered has no event left out after it.
         self.members.update(change.new)
-        crash_point("ingest.taken_in")
+        crash_point("personal.taken_in")
         self._table.enter(change.new)
-        crash_point("ingest.entered")
+        crash_point("personal.entered")
         if now >= self._again_at:
             self._again_at = now + AGAIN_SECONDS
             self._table.order_again()
         gone = self._table.leave()
-        crash_point("ingest.left")
+        crash_point("personal.left")
         self.members.difference_update(gone)
         self._metrics.members.set(len(self.members))
         self._tell(change.new, gone, full=change.full)

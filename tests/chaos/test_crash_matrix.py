@@ -44,8 +44,9 @@ CRASH_POINTS = [
     "notifier.after_commit@notifier:2",
 ]
 # Points of actors that are not in this run, or of work too large for it, which have tests of
-# their own (of the fetcher, the resolver, the label client, and of large removals by the notifier).
-ELSEWHERE = ("fetcher.", "label_client.", "resolver.", "slice", "written", "expired")
+# their own (of the fetcher, the resolver, the label client, of personal indexes, and of large
+# removals by the notifier).
+ELSEWHERE = ("fetcher.", "label_client.", "personal.", "resolver.", "slice", "written", "expired")
 # Small batches and frequent saves, so that every point is passed many times.
 SMALL_STEPS = {
     "SKYSHARD_SHARD__BATCH_COMMITS": "50",
