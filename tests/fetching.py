@@ -14,7 +14,6 @@ from actors.store.session import Connection, SessionSettings
 from bench.network import Network
 from bench.network_account import did_of, document, key_of
 from config.loader import load
-from engine.control import Progress
 from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
 from tests.servers.client import developing
@@ -178,10 +177,7 @@ def post_of(repository: Repository) -> str:
 
 
 def metrics(harness: Harness) -> MetricsSnapshot:
-    for said in reversed(harness.of("pds_fetcher", Progress)):
-        if isinstance(said, Progress) and said.metrics is not None:
-            return said.metrics
-    return MetricsSnapshot()
+    return harness.metrics("pds_fetcher")
 
 
 def outcome(harness: Harness, kind: str, of: str) -> float:

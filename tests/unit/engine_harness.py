@@ -5,39 +5,75 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from ctypes import c_uint64
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from unittest import mock
 
+from engine import bootstrap
 from engine.actor import Actor
 from engine.address import Address
-from engine.bootstrap import run_actor
 from engine.child import Boot
 from engine.control import (
     ControlMessage,
     Finish,
+    FromChild,
     PeerDown,
     PeerUp,
+    Progress,
     Ready,
     control_endpoint,
     inbox_endpoint,
 )
 from engine.deadletter import DeadLetterSink, FileDeadLetters
 from engine.message import Message
+from engine.metrics import MetricsSnapshot
 from engine.topology import Edge
-from engine.transport import ControlHub
+from engine.transport import ControlHub, SocketCarrier
 
-PATIENCE = 30.0
+Said = TypeVar("Said", bound=ControlMessage)
+
+PATIENCE = 120.0
+"""Seconds after which a test fails that waits for something; a machine may be busy with others."""
 
 
-def child(boot: Boot) -> None:
+class CountingCarrier(SocketCarrier):
+    """Counts, in memory that the test reads too, what its actor says to the supervisor.
+
+    It counts before it sends. So whoever sees what an actor did, in a database for instance, knows
+    how much it had said by then, and waits until all of that has come.
+    """
+
+    def __init__(self, spoken: c_uint64, *of_socket_carrier: Any) -> None:
+        super().__init__(*of_socket_carrier)
+        self._spoken = spoken
+
+    def report(self, message: FromChild) -> None:
+        self._spoken.value += 1
+        super().report(message)
+
+
+def child(boot: Boot, spoken: c_uint64) -> None:
     """Main function of a process of the harness."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    from dataclasses import replace
+    with mock.patch.object(bootstrap, "SocketCarrier", partial(CountingCarrier, spoken)):
+        raise SystemExit(bootstrap.run_actor(replace(boot, parent_sentinel=parent.sentinel)))
 
-    raise SystemExit(run_actor(replace(boot, parent_sentinel=parent.sentinel)))
+
+@dataclass
+class Voice:
+    """How many messages a generation of an actor has sent, how many of them were read, and which of
+    these was the last with figures."""
+
+    generation: int
+    spoken: c_uint64
+    heard: int = 0
+    measured: int = 0
 
 
 class LettersIn:
@@ -53,7 +89,9 @@ class LettersIn:
 class Harness:
     """Starts, kills and restarts actors, announces them to each other, and collects what they say.
 
-    `said` holds everything that came over the control lane, as (name, generation, message).
+    `said` holds all that came over the control lane, as (name, generation, message). `until`,
+    `reports`, `of` and `bury` read all that the actors have said by then (but for those that were
+    killed): a test that sees what an actor did, wherever that is, also has what it said before.
     """
 
     def __init__(
@@ -69,6 +107,7 @@ class Harness:
         self.up: dict[Address, int] = {}
         self.generations: dict[Address, int] = {}
         self.processes: dict[Address, Any] = {}
+        self.voices: dict[Address, Voice] = {}
         self.made: dict[Address, tuple[type[Actor], Any]] = {}
         self.letters = self.run_dir / "letters.jsonl"
 
@@ -85,6 +124,7 @@ class Harness:
             process.kill()
             process.join()
             process.close()
+        self.processes.clear()
         self.hub.close()
         self._folder.cleanup()
 
@@ -110,7 +150,9 @@ class Harness:
             dead_letters=LettersIn(self.letters),
             crash_points=self.crash_points,
         )
-        process = multiprocessing.get_context("spawn").Process(target=child, args=(boot,))
+        context = multiprocessing.get_context("spawn")
+        voice = self.voices[name] = Voice(generation, context.RawValue(c_uint64))
+        process = context.Process(target=child, args=(boot, voice.spoken))
         process.start()
         self.processes[name] = process
 
@@ -127,9 +169,10 @@ class Harness:
         """Wait for the end of an actor, tell its peers, and return its exit code."""
         process = self.processes.pop(name)
         process.join(PATIENCE)
-        self.pump(0.0)
         code = process.exitcode
         assert code is not None, f"{name} does not end"
+        self.pump(0.0)
+        self._hear({name: process})
         process.close()
         generation = self.generations[name]
         if self.up.pop(name, 0):
@@ -152,8 +195,13 @@ class Harness:
         messages, _ = self.hub.poll(timeout, ())
         for name, generation, message in messages:
             self.said.append((name, generation, message))
-            if isinstance(message, Ready) and self.generations[name] == generation:
-                self._announce(name, generation)
+            voice = self.voices[name]
+            if voice.generation == generation:
+                voice.heard += 1
+                if isinstance(message, Progress) and message.metrics is not None:
+                    voice.measured = voice.heard
+                if isinstance(message, Ready):
+                    self._announce(name, generation)
 
     def _announce(self, name: Address, generation: int) -> None:
         endpoint = inbox_endpoint(self.run_dir, name, generation)
@@ -167,15 +215,52 @@ class Harness:
         self.up[name] = generation
 
     def until(self, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        """Pump until something holds; fail where it does not in time."""
+        """Pump until something holds, and all is read that was said by then; fail where it does
+        not hold in time."""
         deadline = time.monotonic() + seconds
         while not ready():
-            assert time.monotonic() < deadline, f"did not happen; said: {self.said[-20:]}"
+            assert time.monotonic() < deadline, f"did not happen; said: {self._last_words()}"
             self.pump()
+        self.hear()
+
+    def _last_words(self) -> list[Any]:
+        return [each for each in self.said if not isinstance(each[2], Progress)][-20:]
+
+    def hear(self) -> None:
+        """Read all that the actors have said by now."""
+        self._hear(self.processes)
+
+    def _hear(self, processes: Mapping[Address, Any]) -> None:
+        due = {name: self.voices[name].spoken.value for name in processes}
+        deadline = time.monotonic() + PATIENCE
+        while late := {name for name, count in due.items() if self.voices[name].heard < count}:
+            assert time.monotonic() < deadline, f"what these said does not come: {late}"
+            self.pump()
+            # What one that was killed said last may have died with it.
+            for name in late:
+                if (processes[name].exitcode or 0) < 0:
+                    del due[name]
 
     def reports(self, name: Address) -> list[dict[str, Any]]:
         """What an actor has said by `finish` so far; the tests use it as their notebook."""
-        return [m.report for n, _, m in self.said if n == name and isinstance(m, Finish)]
+        return [message.report for message in self.of(name, Finish)]
 
-    def of(self, name: Address, kind: type[ControlMessage]) -> list[ControlMessage]:
+    def of(self, name: Address, kind: type[Said]) -> list[Said]:
+        """What an actor has said of one kind so far."""
+        self.hear()
         return [m for n, _, m in self.said if n == name and isinstance(m, kind)]
+
+    def metrics(self, name: Address) -> MetricsSnapshot:
+        """The figures that an actor told last, which may be of a second ago: to wait for some."""
+        for said in reversed(self.of(name, Progress)):
+            if said.metrics is not None:
+                return said.metrics
+        return MetricsSnapshot()
+
+    def metrics_now(self, name: Address) -> MetricsSnapshot:
+        """The figures of an actor after this call."""
+        voice = self.voices[name]
+        # Those in the next message may have been taken before.
+        known = voice.spoken.value + 1
+        self.until(lambda: voice.measured > known)
+        return self.metrics(name)

@@ -18,7 +18,7 @@ from actors.messages import MESSAGES, Frames
 from actors.store.schema import create_schema_sql
 from config.loader import load
 from engine.actor import Actor, Delivery
-from engine.control import Drain, Fail, Progress
+from engine.control import Drain, Fail
 from engine.message import Message
 from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
@@ -189,10 +189,7 @@ class Stage:
 
     def metrics(self) -> MetricsSnapshot:
         """The last snapshot that ingest sent."""
-        for said in reversed(self.harness.of("ingest", Progress)):
-            if isinstance(said, Progress) and said.metrics is not None:
-                return said.metrics
-        return MetricsSnapshot()
+        return self.harness.metrics("ingest")
 
 
 def complete(path: Path) -> Iterator[bytes]:

@@ -11,8 +11,6 @@ from actors.labeler_reader import ReaderSettings
 from actors.messages import MESSAGES
 from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
-from engine.control import Progress
-from engine.metrics import MetricsSnapshot
 from engine.restarts import Backoff
 from tests.servers.client import network
 from tests.servers.directory import PlcDirectory
@@ -134,11 +132,7 @@ class Stage:
 
     def metric(self, name: str, **labels: str) -> float:
         """A figure of the actor."""
-        snapshot = MetricsSnapshot()
-        for said in self.harness.of(CLIENT, Progress):
-            if isinstance(said, Progress) and said.metrics is not None:
-                snapshot = said.metrics
-        return snapshot.value(name, **labels)
+        return self.harness.metrics(CLIENT).value(name, **labels)
 
     def until_metric(self, amount: float, name: str, **labels: str) -> None:
         """Wait until a figure is exactly this."""
@@ -146,7 +140,8 @@ class Stage:
 
     def refused(self, reason: str) -> float:
         """How many labels were refused for a reason."""
-        return self.metric("labels_refused_total", reason=reason)
+        figures = self.harness.metrics_now(CLIENT)
+        return figures.value("labels_refused_total", reason=reason)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ def test_a_short_gap_after_a_reconnect_is_said_and_is_no_loss(
         relay.disconnect()
         with relay_process(later, port=int(relay.url.rpartition(":")[2])):
             on.until_saved(2010)
-        assert on.metrics().value("ingest_gaps_total") == 0
+        assert on.harness.metrics_now("ingest").value("ingest_gaps_total") == 0
     told = capfd.readouterr().err
     assert told.count(NOT_SENT) == 1
     assert "events 311 to 2000 were not sent (20 s); a source may skip numbers" in told

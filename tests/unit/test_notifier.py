@@ -12,9 +12,8 @@ from actors.store import outbox
 from actors.store.session import SessionSettings
 from engine.actor import Actor
 from engine.address import Address
-from engine.control import Fail, Progress
+from engine.control import Fail
 from engine.message import Message
-from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
 from tests.notifying import CODEC, NOTIFIER, Place, place
 from tests.unit.engine_harness import Harness
@@ -64,13 +63,6 @@ def stage(here: Place, crash: str = "", outage_seconds: float = 60.0) -> Iterato
         yield harness
 
 
-def metrics(harness: Harness) -> MetricsSnapshot:
-    for said in reversed(harness.of(NOTIFIER, Progress)):
-        if isinstance(said, Progress) and said.metrics is not None:
-            return said.metrics
-    return MetricsSnapshot()
-
-
 def until_done(harness: Harness, here: Place) -> None:
     harness.until(lambda: outbox.depth(here.connection) == 0)
 
@@ -87,9 +79,11 @@ def test_work_that_was_left_is_done_at_the_start_and_counted_by_reason(here: Pla
     with stage(here) as harness:
         until_done(harness, here)
         harness.until(
-            lambda: metrics(harness).value("notifications_made_total", reason="follow") == 1
+            lambda: (
+                harness.metrics(NOTIFIER).value("notifications_made_total", reason="follow") == 1
+            )
         )
-        assert metrics(harness).value("notifications_made_total", reason="like") == 3
+        assert harness.metrics_now(NOTIFIER).value("notifications_made_total", reason="like") == 3
     assert len(here.rows()) == 4
 
 
@@ -99,13 +93,15 @@ def test_work_that_comes_as_a_message_is_done_and_what_was_made_can_go_again(her
     (row,) = here.rows().values()
     here.connection.execute("DELETE FROM likes")
     with stage(here) as harness:
-        harness.until(lambda: metrics(harness).value("outbox_reads_total") == 1)
+        harness.until(lambda: harness.metrics(NOTIFIER).value("outbox_reads_total") == 1)
         work = NotifierWork(gone=(like,))
         (left,) = here.leave(work)
         harness.spawn("sender", Sender, Script(((left, 1, work),)))
         until_done(harness, here)
         harness.until(
-            lambda: metrics(harness).value("notifications_removed_total", reason="like") == 1
+            lambda: (
+                harness.metrics(NOTIFIER).value("notifications_removed_total", reason="like") == 1
+            )
         )
     assert row["uri"] not in here.rows()
 
@@ -114,7 +110,7 @@ def test_a_gap_in_the_numbers_makes_the_notifier_look_into_the_outbox(here: Plac
     made = likes(here, 3)
     works = [NotifierWork(records=(like,)) for like in made]
     with stage(here) as harness:
-        harness.until(lambda: metrics(harness).value("outbox_reads_total") == 1)
+        harness.until(lambda: harness.metrics(NOTIFIER).value("outbox_reads_total") == 1)
         rows = here.leave(*works)
         # The second of three was not sent along.
         said = ((rows[0], 1, works[0]), (rows[2], 3, works[2]))

@@ -19,9 +19,8 @@ from actors.store.session import Connection, SessionSettings
 from engine.actor import Actor, Delivery
 from engine.address import Address
 from engine.context import Context
-from engine.control import Drain, Fail, Fault, Progress
+from engine.control import Drain, Fail, Fault
 from engine.message import Codec, Message
-from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
 
@@ -125,13 +124,6 @@ def done(connection: psycopg.Connection[Any]) -> list[str]:
     return [word for (word,) in connection.execute("SELECT word FROM done ORDER BY id").fetchall()]
 
 
-def metrics(harness: Harness) -> MetricsSnapshot:
-    for said in reversed(harness.of("worker", Progress)):
-        if isinstance(said, Progress) and said.metrics is not None:
-            return said.metrics
-    return MetricsSnapshot()
-
-
 def until_empty(harness: Harness, connection: psycopg.Connection[Any]) -> None:
     harness.until(lambda: outbox.depth(connection) == 0)
 
@@ -150,7 +142,7 @@ def test_work_that_comes_as_messages_is_done_without_reading_the_table(
     database: str, connection: psycopg.Connection[Any]
 ) -> None:
     with stage(database) as harness:
-        harness.until(lambda: metrics(harness).value("outbox_reads_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("outbox_reads_total") == 1)
         rows = leave(connection, "one", "two", "three")
         said = tuple(
             (row, at + 1, word)
@@ -158,9 +150,9 @@ def test_work_that_comes_as_messages_is_done_without_reading_the_table(
         )
         harness.spawn("sender", Sender, Script(said))
         until_empty(harness, connection)
-        harness.until(lambda: metrics(harness).value("outbox_works_total") == 3)
-        assert metrics(harness).value("outbox_reads_total") == 1
-        assert metrics(harness).value("outbox_gaps_total") == 0
+        harness.until(lambda: harness.metrics("worker").value("outbox_works_total") == 3)
+        assert harness.metrics_now("worker").value("outbox_reads_total") == 1
+        assert harness.metrics_now("worker").value("outbox_gaps_total") == 0
     assert done(connection) == ["one", "two", "three"]
 
 
@@ -168,12 +160,12 @@ def test_a_gap_in_the_numbers_has_what_was_not_sent_along_done_before_what_was(
     database: str, connection: psycopg.Connection[Any]
 ) -> None:
     with stage(database) as harness:
-        harness.until(lambda: metrics(harness).value("outbox_reads_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("outbox_reads_total") == 1)
         rows = leave(connection, "one", "two", "three", "four")
         said = ((rows[0], 1, "one"), (rows[2], 3, "three"), (rows[3], 4, "four"))
         harness.spawn("sender", Sender, Script(said))
         until_empty(harness, connection)
-        harness.until(lambda: metrics(harness).value("outbox_gaps_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("outbox_gaps_total") == 1)
     assert done(connection) == ["one", "two", "three", "four"]
 
 
@@ -196,7 +188,7 @@ def test_rows_that_are_finished_later_do_not_hide_those_behind_them(
     leave(connection, *words)
     with stage(database, later=True) as harness:
         until_empty(harness, connection)
-        harness.until(lambda: metrics(harness).value("outbox_held_bytes") == 0)
+        harness.until(lambda: harness.metrics("worker").value("outbox_held_bytes") == 0)
     assert done(connection) == words
 
 
@@ -247,7 +239,7 @@ def test_work_that_the_database_refuses_becomes_a_dead_letter_and_holds_up_nothi
     leave(connection, "one", "bad", "two", "three")
     with stage(database) as harness:
         until_empty(harness, connection)
-        harness.until(lambda: metrics(harness).value("outbox_buried_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("outbox_buried_total") == 1)
     assert done(connection) == ["one", "two", "three"]
     letters = connection.execute(
         "SELECT receiver, reason, body FROM engine_dead_letters"
@@ -274,7 +266,7 @@ def test_an_outage_is_a_line_at_its_beginning_and_a_line_at_its_end(
     refuse(connection, "53100")
     leave(connection, "one")
     with stage(database) as harness:
-        harness.until(lambda: metrics(harness).value("database_outages_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("database_outages_total") == 1)
         connection.execute("DROP TRIGGER refuse ON done")
         until_empty(harness, connection)
     said = capfd.readouterr()
@@ -329,7 +321,7 @@ def test_a_stop_in_good_order_does_what_is_held_and_leaves_the_rest_in_the_table
     chance = random.Random(1)
     words = [str(chance.random()) for _ in range(50)]
     with stage(database) as harness:
-        harness.until(lambda: metrics(harness).value("outbox_reads_total") == 1)
+        harness.until(lambda: harness.metrics("worker").value("outbox_reads_total") == 1)
         rows = leave(connection, *words)
         said = tuple(
             (row, at + 1, word) for at, (row, word) in enumerate(zip(rows, words, strict=True))

@@ -15,9 +15,7 @@ from actors.store.session import Connection, SessionSettings, open_session
 from actors.upkeep import Bounds
 from engine.actor import Actor, Delivery
 from engine.address import Address
-from engine.control import Progress
 from engine.message import Codec, Message
-from engine.metrics import MetricsSnapshot
 from engine.sharding import shard_of
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
@@ -153,13 +151,6 @@ def judged(harness: Harness) -> list[tuple[str, str]]:
     ]
 
 
-def metrics(harness: Harness) -> MetricsSnapshot:
-    for said in reversed(harness.of("pending", Progress)):
-        if isinstance(said, Progress) and said.metrics is not None:
-            return said.metrics
-    return MetricsSnapshot()
-
-
 def home(did: str) -> str:
     return f"shard-{shard_of(did, SHARDS)}"
 
@@ -218,12 +209,12 @@ def test_while_no_shard_is_up_work_stays_in_the_outbox(
     # What comes after it and needs nobody is not held up.
     leave(connection, RegistryWork(arrived=(post_uri(ANN, "other"),)))
     with stage(database) as harness:
-        harness.until(lambda: metrics(harness).value("pending_unsettled") > 0)
+        harness.until(lambda: harness.metrics("pending").value("pending_unsettled") > 0)
         assert count(connection, "engine_outbox") >= 1
         assert count(connection, "engine_pending") == 1
         start_shards(harness, Script(database))
         settled(harness, connection)
-        harness.until(lambda: metrics(harness).value("pending_unsettled") == 0)
+        harness.until(lambda: harness.metrics("pending").value("pending_unsettled") == 0)
     assert count(connection, "engine_pending") == 0
 
 

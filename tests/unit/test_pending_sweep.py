@@ -18,7 +18,6 @@ from tests.unit.test_pending import (
     count,
     home,
     leave,
-    metrics,
     settled,
     stage,
     start_shards,
@@ -45,7 +44,7 @@ def test_a_subject_that_came_unnoticed_is_found_by_the_sweep(
         start_shards(harness, Script(database))
         harness.until(lambda: count(connection, "engine_pending") == 1)
         assert claimed(harness) == [(home(BOB), entry.uri, here)]
-        harness.until(lambda: metrics(harness).value("pending_reconciled_total") == 1)
+        harness.until(lambda: harness.metrics("pending").value("pending_reconciled_total") == 1)
 
 
 def test_the_sweep_expires_drops_and_counts(database: str, connection: Connection) -> None:
@@ -56,8 +55,8 @@ def test_the_sweep_expires_drops_and_counts(database: str, connection: Connectio
     )
     with stage(database, bounds=Bounds(24.5 * 3600, 10, 1 << 30)) as harness:
         harness.until(lambda: count(connection, "engine_pending") == 10)
-        harness.until(lambda: metrics(harness).value("pending_waiting", kind="like") > 0)
-        seen = metrics(harness)
+        harness.until(lambda: harness.metrics("pending").value("pending_waiting", kind="like") > 0)
+        seen = harness.metrics_now("pending")
     names = {"pending.expired.like": 8, "pending.expired.reply": 8}
     names |= {"pending.dropped.like": 7, "pending.dropped.reply": 7}
     assert tallies.read(connection, EPOCH) == names
@@ -90,7 +89,7 @@ def test_entries_of_before_a_start_are_found_once_the_filter_is_filled(
     waits(connection, BOB, "1", key)
     with stage(database) as harness:
         start_shards(harness, Script(database))
-        harness.until(lambda: metrics(harness).value("pending_filter_bytes") > 0)
+        harness.until(lambda: harness.metrics("pending").value("pending_filter_bytes") > 0)
         leave(connection, RegistryWork(arrived=(post_uri(ANN, "other"),)))
         leave(connection, RegistryWork(arrived=(key,)))
         again(harness, "shard-0", Script(database, sweeps=True))
@@ -102,7 +101,7 @@ def test_many_new_entries_are_brought_within_bounds_before_the_minute_is_over(
     database: str, connection: Connection
 ) -> None:
     with stage(database, bounds=Bounds(86_400.0, 100, 1 << 30)) as harness:
-        harness.until(lambda: metrics(harness).value("pending_filter_bytes") > 0)
+        harness.until(lambda: harness.metrics("pending").value("pending_filter_bytes") > 0)
         keys = tuple(post_uri(ANN, str(number)) for number in range(1_500))
         with connection.transaction():
             connection.execute(

@@ -16,9 +16,8 @@ from actors.store.session import SessionSettings
 from actors.user_gate import UserGate, UserGateSettings
 from engine.actor import Actor
 from engine.address import Address
-from engine.control import Fail, Fault, Progress
+from engine.control import Fail, Fault
 from engine.message import Codec
-from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
 
@@ -81,13 +80,6 @@ def stage(
         yield harness
 
 
-def metrics(harness: Harness) -> MetricsSnapshot:
-    for said in reversed(harness.of("user_gate", Progress)):
-        if isinstance(said, Progress) and said.metrics is not None:
-            return said.metrics
-    return MetricsSnapshot()
-
-
 def users(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute("SELECT count(*) FROM users").fetchone()
     assert row is not None
@@ -102,9 +94,9 @@ def test_any_number_of_requests_for_one_did_make_one_creation(
         for index in range(4):
             harness.spawn(f"asker-{index}", Asker, same)
         harness.until(lambda: all(harness.reports(f"asker-{index}") for index in range(4)))
-        harness.until(lambda: metrics(harness).value("users_created_total") > 0)
+        harness.until(lambda: harness.metrics("user_gate").value("users_created_total") > 0)
         # Those that are asked for while it is being made wait for that one statement.
-        assert metrics(harness).value("user_statements_total") == 1
+        assert harness.metrics_now("user_gate").value("user_statements_total") == 1
     assert users(connection) == 1
 
 
@@ -147,7 +139,7 @@ def test_a_gap_in_the_numbers_makes_the_gate_look_into_the_outbox(
         work = ((rows[0], 1, (did(1),)), (rows[2], 3, (did(3),)))
         harness.spawn("asker-0", Asker, Script(work=work))
         harness.until(lambda: outbox.depth(connection) == 0)
-        harness.until(lambda: metrics(harness).value("outbox_gaps_total") == 1)
+        harness.until(lambda: harness.metrics("user_gate").value("outbox_gaps_total") == 1)
     assert users(connection) == 3
 
 
@@ -258,7 +250,7 @@ def test_a_did_that_the_database_refuses_holds_up_nobody(
     leave_work(connection, [did(1), endless], [did(2)])
     with stage(database, 0) as harness:
         harness.until(lambda: outbox.depth(connection) == 0)
-        harness.until(lambda: metrics(harness).value("users_refused_total") == 1)
+        harness.until(lambda: harness.metrics("user_gate").value("users_refused_total") == 1)
     assert users(connection) == 2
 
 
