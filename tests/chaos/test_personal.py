@@ -34,6 +34,11 @@ ALONE = {
     "SKYSHARD_SUPERVISOR__INTENSITY": "100",
 }
 
+CRASHES = (
+    "personal.taken_in@ingest:1,personal.entered@ingest:2,ingest.after_save@ingest:3,"
+    "fetcher.sliced@pds_fetcher:2,shard.after_commit@shard-0:2"
+)
+
 
 class World:
     """A network, one account of it, and whom that follows."""
@@ -93,8 +98,7 @@ def environment(world: World) -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize(
     "crash",
     [
-        "personal.taken_in@ingest:1,personal.entered@ingest:2,ingest.after_save@ingest:3,"
-        "fetcher.sliced@pds_fetcher:2,shard.after_commit@shard-0:2",
+        CRASHES,
         pytest.param("", marks=pytest.mark.soak),
         pytest.param("personal.left@ingest:3", marks=pytest.mark.soak),
     ],

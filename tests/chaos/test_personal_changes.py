@@ -166,7 +166,9 @@ def test_accounts_that_are_named_later_come_and_those_no_longer_named_go(
         mine = town.write(who, POST, text="mine")
         theirs = town.write(other, POST, text="theirs")
         with program(
-            *(tmp_path, "--source", town.relay.url, *arguments),
+            tmp_path,
+            *("--source", town.relay.url),
+            *arguments,
             environment={**environment, "SKYSHARD_PERSONAL__ACCOUNTS": who.did},
             name=name,
         ) as running:
