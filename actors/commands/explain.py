@@ -13,7 +13,7 @@ from actors.commands.waiting import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actors.store.explanation import Account, Explanation, Thread
+    from actors.store.explanation import Account, Explanation, Network, Thread
 
 __all__ = ["explain", "lines"]
 
@@ -148,12 +148,14 @@ def _account(author: Account) -> Iterator[str]:
     yield f"  author {author.did}{handle}"
     if not author.known:
         yield "    nothing is known of it"
+        yield from _network(author.network)
         return
     yield f"    account: {author.status or 'active'}{'' if author.has_row else ', no users row'}"
     if author.opted_out:
         yield "    has forbidden the collection of data"
     if author.taken_down:
         yield "    taken down"
+    yield from _network(author.network)
     repository = author.repository
     if repository is None:
         yield "    no commit of it has been applied"
@@ -163,3 +165,32 @@ def _account(author: Account) -> Iterator[str]:
         yield "    out of step: commits were missed, or not applied"
     if repository.withheld:
         yield "    withheld: some of its records were not stored, as it or the operator forbids it"
+
+
+def _network(network: Network) -> Iterator[str]:
+    if network.left_out:
+        yield "    none of those whom this index is of (personal.accounts)"
+    parking = network.parking
+    if parking is not None:
+        lost = ", some were given up" if parking.overflowed else ""
+        yield (
+            f"    {counted(parking.events, 'live event')} of it wait ({parking.reason}), since"
+            f" {parking.since:%Y-%m-%d %H:%M:%S}{', being applied now' * parking.draining}{lost}"
+        )
+    for fetch in network.fetches:
+        again = f", next at {fetch.next_try:%Y-%m-%d %H:%M:%S}" * (fetch.state == "waiting")
+        last = f", {fetch.reason}" if fetch.reason else ""
+        yield (
+            f"    fetch of {fetch.kind} {fetch.key} ({fetch.cause}): {fetch.state},"
+            f" {counted(fetch.attempts, 'attempt')}{last}{again}"
+        )
+    identity = network.identity
+    if identity is None:
+        return
+    looked = identity.checked_at
+    yield (
+        f"    identity: {'not looked at yet' if looked is None else f'of {looked:%Y-%m-%d %H:%M}'},"
+        f" server {identity.server or 'not known'}, key {identity.key or 'not known'}"
+        f"{f', {identity.problem}' if identity.problem else ''},"
+        f" looked at again at {identity.next_check:%Y-%m-%d %H:%M:%S}"
+    )

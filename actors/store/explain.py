@@ -14,6 +14,7 @@ from actors.records.record import RecordType
 from actors.store import explanation as told
 from actors.store.author_range import author_range
 from actors.store.drops_kept import as_subject
+from actors.store.explain_network import network_of
 from actors.store.explain_post import counters_of, thread_of
 from actors.store.explanation import Explanation
 from actors.store.purge import OWNED
@@ -101,7 +102,7 @@ def _of_record(connection: Connection[Any], uri: str, holds: Callable[[bytes], s
     )
     return Explanation(
         subject=uri,
-        author=_account(connection, did),
+        author=_account(connection, did, uri),
         row=row,
         aside=aside,
         holds_aside=[] if row is None else _holds_aside(connection, type_, row),
@@ -129,7 +130,7 @@ def _of_account(
     of_author = f"{_DROPS} subject = %(did)s OR {author_range('subject', '%(did)s')}"
     return Explanation(
         subject=did,
-        author=_account(connection, did),
+        author=_account(connection, did, did),
         counters=counters_of(connection, did),
         waits_for=[
             told.Wait(*each)
@@ -187,12 +188,13 @@ def _holds_aside(connection: Connection[Any], type_: RecordType, row: told.Row) 
     return [uri for (uri,) in found]
 
 
-def _account(connection: Connection[Any], did: str) -> told.Account:
+def _account(connection: Connection[Any], did: str, subject: str) -> told.Account:
     found = connection.execute(_ACCOUNT, [did]).fetchone()
     assert found is not None
     handle, has_row, status, opted_out, taken_down, rev, out_of_step, withheld = found
     repository = None if rev is None else told.Repository(rev, out_of_step, withheld)
-    return told.Account(did, handle, has_row, status, opted_out, taken_down, repository)
+    network = network_of(connection, did, subject)
+    return told.Account(did, handle, has_row, status, opted_out, taken_down, repository, network)
 
 
 def _letters(

@@ -100,6 +100,52 @@ class Letter(Struct, frozen=True):
     holds: str
 
 
+class Parking(Struct, frozen=True):
+    """Live events of the account that wait: for its repository or its key. `size` is in bytes."""
+
+    reason: str
+    since: datetime
+    events: int
+    size: int
+    draining: bool
+    overflowed: bool
+
+
+class Fetch(Struct, frozen=True):
+    """Something that is to be fetched, or was given up; `reason`: what the last try came to."""
+
+    kind: str
+    key: str
+    cause: str
+    state: str
+    attempts: int
+    next_try: datetime
+    reason: str | None
+
+
+class Identity(Struct, frozen=True):
+    """What the resolver found out, and when it looks again. `checked_at` None: it never has."""
+
+    server: str | None
+    key: str | None
+    claimed: str | None
+    problem: str | None
+    failures: int
+    checked_at: datetime | None
+    next_check: datetime
+
+
+class Network(Struct, frozen=True):
+    """What is under way between the index and the servers of the account. `left_out`: the index is
+    of a few accounts, and not of this one.
+    """
+
+    parking: Parking | None = None
+    fetches: list[Fetch] = []
+    identity: Identity | None = None
+    left_out: bool = False
+
+
 class Repository(Struct, frozen=True):
     """The rev guard of a repository."""
 
@@ -118,12 +164,13 @@ class Account(Struct, frozen=True):
     opted_out: bool
     taken_down: bool
     repository: Repository | None
+    network: Network = Network()
 
     @property
     def known(self) -> bool:
         """Whether anything at all is known of it."""
         said = self.has_row or self.opted_out or self.taken_down or self.status is not None
-        return said or self.repository is not None
+        return said or self.repository is not None or self.network.parking is not None
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -151,7 +198,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
         """Whether anything is known of the subject, or explains why nothing is."""
         if self._is_account:
             return self.author.known or self._traces or bool(self.records)
-        return self.row is not None or self._traces or self._kept_out() is not None
+        explained = self._kept_out() is not None or self._on_its_way() is not None
+        return self.row is not None or self._traces or explained
 
     @property
     def _traces(self) -> bool:
@@ -164,6 +212,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
             or self.purges
             or self.own_drops
             or self.letters
+            or any(fetch.key == self.subject for fetch in self.author.network.fetches)
             or any(counter.stored is not None for counter in self.counters)
         )
 
@@ -213,8 +262,31 @@ class Explanation(Struct, frozen=True, kw_only=True):
             return f"dropped, {drop.reason}" + (f" ({drop.detail})" if drop.detail else "")
         for drop in self.drops:
             return f"it may have been in a commit that was dropped, {drop.reason} ({drop.detail})"
+        on_its_way = self._on_its_way()
+        if on_its_way is not None:
+            return on_its_way
+        if self.author.network.left_out:
+            return "its author is none of those whom this index is of"
         if self.author.repository is None:
             return "no commit of its author has come"
         if self.author.repository.out_of_step:
             return "its author's repository is out of step, so it may have been missed; or deleted"
         return "it was deleted, never came, or its drop is no longer remembered"
+
+    def _on_its_way(self) -> str | None:
+        """What the record waits for before it can be indexed, if it may be on its way."""
+        network = self.author.network
+        for fetch in network.fetches:
+            if fetch.key == self.subject and fetch.kind == "record":
+                tries = f"{fetch.attempts} attempts, {fetch.reason or 'not tried yet'}"
+                given_up = "could not be fetched" if fetch.state == "failed" else "to be fetched"
+                return f"{given_up} ({tries})"
+        if network.parking is None:
+            return None
+        what = {
+            "resync": "its author's repository is fetched",
+            "no_key": "its author's key is known",
+            "wrong_key": "its author's key is looked up again",
+        }
+        waits = f"{network.parking.events} events wait until {what[network.parking.reason]}"
+        return f"it may be among those that wait: {waits}"
