@@ -149,6 +149,9 @@ def test_the_watermark_never_passes_what_is_under_way() -> None:
                 count = chance.randint(1, len(under_way))
                 watermark.finish(under_way[:count])
                 del under_way[:count]
+            elif chance.random() < 0.5:
+                position += chance.randint(1, 5)
+                watermark.pass_over(position)
             else:
                 position += chance.randint(1, 5)
                 watermark.begin(position)
