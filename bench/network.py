@@ -80,7 +80,8 @@ class Network:
     """A network and its firehose.
 
     `users` accounts live at a time; `sign=False` puts one constant signature on every commit, which
-    saves about a tenth of the time and is for benchmarks that verify none.
+    saves about a tenth of the time and is for benchmarks that verify none. `statuses` is the part of
+    the events by which accounts go away or come back.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Network:
         *,
         sign: bool = True,
         records_per_account: int = 5000,
+        statuses: float = _STATUSES,
     ) -> None:
         if users < 2:
             raise ValueError("a network needs two users at least")
@@ -97,6 +99,7 @@ class Network:
         self._users = users
         self._sign = sign
         self._limit = records_per_account
+        self._statuses = statuses
         self._chance = random.Random(seed)
         self._world = World(seed, self._chance)
         self._records = Records(self._world, self._chance)
@@ -160,9 +163,9 @@ class Network:
                 account.handle = f"u{account.index}-{self._seq}.network.test"
                 self._renamed[account.index] = account.handle
             yield self._identity(account)
-        elif roll < _IDENTITIES + _STATUSES:
+        elif roll < _IDENTITIES + self._statuses:
             yield from self._change_status(account)
-        elif roll < _IDENTITIES + _STATUSES + _OVERWRITES:
+        elif roll < _IDENTITIES + self._statuses + _OVERWRITES:
             yield self._overwrite(account)
         else:
             several = self._chance.random() < _SEVERAL

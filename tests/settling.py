@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +46,10 @@ _REGISTRY: Final = Codec((RegistryWork,))
 _NOTIFIER: Final = Codec((NotifierWork,))
 # No work that is left takes more steps than this; what takes more never ends.
 MAX_STEPS: Final = 20_000
+
+
+def _no_wait(_seconds: float) -> None:
+    return None
 
 
 class Crash(Exception):
@@ -154,27 +159,38 @@ class Engine(ExitStack):
             work = []
         outcome = self._on_shard(
             index,
-            lambda writer: apply_bisecting(writer, batch.changes, work, {}, lambda _seconds: None),
+            lambda writer: apply_bisecting(writer, batch.changes, work, {}, _no_wait),
         )
         self.outcome.add(outcome)
         self.outcome.drops += batch.drops
 
-    def fetch(self, repository: Repository) -> None:
-        """Apply a repository as if it had been fetched whole."""
-        did, rev, wait = repository.did, repository.rev, lambda _seconds: None
-        batch = Batch()
-        records = [
-            (path, name, repository.blocks[name]) for path, name in repository.records().items()
-        ]
-        fetched = batch.fetched(did, rev, records)
-        create_users(self._gate, self._gate_fence, sorted(batch.authors | batch.subjects))
+    def fetch(self, repository: Repository, *, slowly: bool = False) -> None:
+        """Apply a repository as one that was fetched whole: in slices, other work in between.
 
-        def whole(writer: Writer) -> Outcome:
-            outcome = resync.apply_fetched(writer, fetched, Range("", None), wait)
-            outcome.add(resync.end(writer, did, rev, repository.signed["data"], wait))
-            return outcome
-
-        self.outcome.add(self._on_shard(self._shard_of(did), whole))
+        `slowly`: all that follows from a slice is done before the next.
+        """
+        did, rev = repository.did, repository.rev
+        index, held = self._shard_of(did), repository.records()
+        paths, after = list(held), ""
+        while True:
+            part = paths[: self.chance.randint(1, self._largest)]
+            del paths[: len(part)]
+            batch = Batch()
+            fetched = batch.fetched(
+                did, rev, [(p, held[p], repository.blocks[held[p]]) for p in part]
+            )
+            create_users(self._gate, self._gate_fence, sorted(batch.authors | batch.subjects))
+            within = Range(after, part[-1] if paths else None)
+            apply = partial(resync.apply_fetched, fetched=fetched, paths=within, wait=_no_wait)
+            self.outcome.add(self._on_shard(index, apply))
+            while (slowly or self.chance.random() < 0.5) and self.step():
+                pass
+            if not paths:
+                break
+            after = part[-1]
+        data = repository.signed["data"]
+        end = partial(resync.end, did=did, rev=rev, data=data, wait=_no_wait)
+        self.outcome.add(self._on_shard(index, end))
 
     # --- what follows ----------------------------------------------------------------------------
 

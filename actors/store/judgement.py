@@ -8,6 +8,8 @@ is missing speaks for the post. The rules:
   reply), or its parent is invalid, as far as both parent and root are indexed;
 * it violates the thread gate of its root when the gate's `allow` is there and lets nobody like its
   author in; the gate's owner always may. No `allow` is everybody, an empty one nobody;
+  Follows and members that come later judge nothing again, except where a repository comes whole:
+  they may be older than the reply;
 * a quote violates the embedding rules of what it quotes when a post gate there disables embedding,
   but for quotes of one's own posts.
 
@@ -106,6 +108,26 @@ the same one differs afterwards, and is judged again.
 """
 
 
+def _each(table: str, alias: str, condition: str) -> str:
+    of = f"SELECT {alias}.* FROM {table} {alias} WHERE {condition} OFFSET 0"  # noqa: S608
+    return f"CROSS JOIN LATERAL ({of}) {alias}"
+
+
+WHOLE_GATES_SQL: Final = f"""
+SELECT g.post_uri FROM thread_gates g WHERE g.owner_did = ANY(%b::text[])
+    AND (g.allow @> '[{{"$type": "{_GATE}followingRule"}}]'
+        OR g.allow @> '[{{"$type": "{_GATE}listRule"}}]')
+"""  # noqa: S608 - it is made of constants
+"""Gates of accounts that ask whom these follow, or who is on their lists."""
+WHOLE_REPLIES_SQL: Final = f"""
+SELECT r.uri FROM unnest(%b::text[]) AS i (did)
+{_each("posts", "r", "r.author_did = i.did AND r.root_uri IS NOT NULL")}
+{_each("thread_gates", "g", "g.post_uri = r.root_uri")}
+WHERE g.allow @> '[{{"$type": "{_GATE}followerRule"}}]'
+"""  # noqa: S608 - it is made of constants
+"""Replies of accounts below gates that ask whether these follow the owner."""
+
+
 def _look(source: str) -> str:
     return f"""
 SELECT CASE WHEN d.differs THEN r.uri END, CASE WHEN d.differs THEN r.author_did END
@@ -113,11 +135,6 @@ FROM unnest(%b::text[]) AS i (uri)
 {source}
 CROSS JOIN LATERAL (SELECT {DIFFERS} AS differs OFFSET 0) d
 """  # noqa: S608 - it is made of constants
-
-
-def _each(table: str, alias: str, condition: str) -> str:
-    of = f"SELECT {alias}.* FROM {table} {alias} WHERE {condition} OFFSET 0"  # noqa: S608
-    return f"CROSS JOIN LATERAL ({of}) {alias}"
 
 
 LOOK_POSTS_SQL: Final = _look(_each("posts", "r", "r.uri = i.uri"))

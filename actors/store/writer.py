@@ -15,11 +15,11 @@ from psycopg import Connection, errors
 from actors.store import beginning, outbox, parking, statements
 from actors.store.apply import PlanWriter
 from actors.store.arrays import register, text_array
-from actors.store.batch import Change, Dropped, Outcome, Sent
+from actors.store.batch import Change, Dropped, Outcome, Resynced, Sent
 from actors.store.consequences import NOTIFIER, REGISTRY, Consequences, Work, consequences
 from actors.store.drops_kept import record_drops
 from actors.store.fence import Fence
-from actors.store.judgement import JUDGE_SQL
+from actors.store.judgement import JUDGE_SQL, WHOLE_GATES_SQL, WHOLE_REPLIES_SQL
 from actors.store.limits import read_limits
 from actors.store.plan import Flip, Plan, empty_plan, judged, make_plan
 from actors.store.purge import finish_purge, list_purges, next_slice, note_removed
@@ -311,6 +311,8 @@ class Writer:
         found = consequences(plan, known.subscribed)
         self._crash_point("before_write")
         self._write_rows(plan, found)
+        if resynced := [each.did for each in changes if isinstance(each, Resynced)]:
+            self._judge_again(found, resynced)
         if plan.folded.parked:
             parking.park(self._connection, plan.folded.parked, self._parked_bytes)
         if plan.folded.spoiled:
@@ -341,6 +343,11 @@ class Writer:
         found.missing([(uri, awaited) for uri, awaited, _kind in made])
         if flips is not None:
             self._take_flips(plan, found, [Flip(*row) for row in flips.fetchall()], again=False)
+
+    def _judge_again(self, found: Consequences, dids: Sequence[str]) -> None:
+        """Have the registry look at what rests on follows and lists of accounts that came whole."""
+        for sql, uris in ((WHOLE_GATES_SQL, found.gates), (WHOLE_REPLIES_SQL, found.judge)):
+            uris.extend(uri for (uri,) in self._connection.execute(sql, [text_array(dids)]))
 
     def _take_flips(
         self, plan: Plan, found: Consequences, flips: Sequence[Flip], *, again: bool

@@ -13,7 +13,7 @@ from tests.settling import Engine
 from tests.tables import read_tables
 from tests.writing import make_index
 
-EVENTS = 1_200
+EVENTS = 1_500
 CHUNK = 50
 
 
@@ -28,7 +28,7 @@ class World:
     def __init__(self, engine: Engine, seed: int) -> None:
         self.engine = engine
         self.chance = random.Random(seed)
-        frames = list(Network(seed, 24).events(EVENTS))
+        frames = list(Network(seed, 24, statuses=0.02).events(EVENTS))
         third = EVENTS // 3
         self.parts = [frames[start : start + third] for start in range(0, EVENTS, third)]
         self.pds = Pds()
