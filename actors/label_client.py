@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from actors import label_forwarder, labeler_identity, labeler_reader
+from actors import label_forwarder, label_stream, labeler_identity
 from actors.atproto.label import Refusal
 from actors.id_watch import IdWatch
 from actors.label_forwarder import Answered, LabelForwarder
@@ -50,7 +50,7 @@ QUEUE_BYTES: Final = 32 * 1024 * 1024
 BATCH_LABELS: Final = 2_000
 TAKEN_ITEMS: Final = 256
 EXPIRED_AT_ONCE: Final = 500
-KINDS: Final = (labeler_identity.KIND, labeler_reader.KIND, label_forwarder.KIND)
+KINDS: Final = (labeler_identity.KIND, label_stream.KIND, label_forwarder.KIND)
 
 Item = ReaderItem | Answered
 
@@ -175,14 +175,28 @@ class LabelClient(Actor):
             running, found = self._labelers.get(did), known.get(did)
             if running is None:
                 self._begin(did, state, found)
-            elif running.state != state or _changed(running.known, found):
-                # Something of it was removed, and its cursor set back; or it is another one now.
+            elif running.state != state:
+                # Something of it was removed, and its cursor set back.
                 self._end(did)
                 self._begin(did, state, found)
+            elif _changed(running.known, found):
+                self._end(did)
+                self._begin(did, self._rewound(running), found)
             else:
                 running.known = found
         self._count.set(len(self._labelers))
         self.context.after(self.settings.look_seconds, self._look)
+
+    def _rewound(self, labeler: _Labeler) -> LabelerState:
+        """Where to read on when its key is another one: before what did not hold by the old one."""
+        state, doubt = labeler.state, labeler.reader.doubt
+        if doubt is None or state.cursor is None:
+            return state
+        # What was delivered and is not written yet must come again as well.
+        if doubt[0] is None or doubt[0] < state.cursor:
+            state = state._replace(cursor=doubt[0])
+            self._write_state(labeler.did, state)
+        return state
 
     def _wanted(self) -> dict[str, LabelerState]:
         most = self.settings.max_labelers
@@ -249,11 +263,10 @@ class LabelClient(Actor):
     def _hear(self, item: Began | Connected | Failed | Outdated) -> None:
         labeler = self._labelers[item.did]
         match item:
-            case Began(did, _, endpoint):
-                fence = self._session.fence
-                self._session.attempt(partial(store.begin, fence=fence, did=did, endpoint=endpoint))
-                labeler.state = LabelerState(endpoint, None)
-                log.info("reading a labeler from its beginning", labeler=did, endpoint=endpoint)
+            case Began(did, _, endpoint, cursor):
+                labeler.state = LabelerState(endpoint, cursor)
+                self._write_state(did, labeler.state)
+                log.info("reading a labeler anew", labeler=did, endpoint=endpoint, cursor=cursor)
             case Connected(did):
                 self._connected(did, True)
                 if labeler.problem is not None:
@@ -282,6 +295,13 @@ class LabelClient(Actor):
                     cursor=cursor,
                     message=message,
                 )
+
+    def _write_state(self, did: str, state: LabelerState) -> None:
+        fence, (endpoint, cursor) = self._session.fence, state
+        assert endpoint is not None, "a labeler is read somewhere"
+        self._session.attempt(
+            partial(store.begin, fence=fence, did=did, endpoint=endpoint, cursor=cursor)
+        )
 
     def _note(self, did: str, problem: str | None) -> None:
         fence = self._session.fence

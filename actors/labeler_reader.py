@@ -13,19 +13,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from websockets.asyncio.client import ClientConnection, connect
-
 from actors.atproto import label as labels
 from actors.atproto.errors import WireError
 from actors.atproto.events import ErrorFrame, Info
 from actors.atproto.label import Label, LabelRefused, Refusal
 from actors.broken import BrokenFrames, Chance
+from actors.label_stream import LabelStream
 from actors.labeler_identity import Known, LabelerIdentity, Lookup, NoAnswer, NoLabeler
 from actors.outbound import Outbound, OutboundError
 from actors.store.labelers import LabelerState
-from actors.upstream import CLOSE_SECONDS, MAX_QUEUE, Deliver, End, Ending, Item, Opened, Relay
+from actors.upstream import End, Ending, Item, Opened
 from engine.restarts import Backoff
 
+REWIND_SECONDS: Final = 3600.0
+"""How soon a labeler with another key is read again from before the labels that did not hold."""
 TRIES: Final = 3
 """What breaks a connection this many times in a row is stepped over."""
 LASTING_SECONDS: Final = 60.0
@@ -33,8 +34,6 @@ IDENTITY_SECONDS: Final = 3600.0
 """An identity that was looked up this long ago is looked up again before the next connection."""
 UNWRITTEN_LABELS: Final = 2_000
 UNWRITTEN_BYTES: Final = 2 * 1024 * 1024
-KIND: Final = "labeler"
-"""What the connections are counted as."""
 
 # Looking for a new key when signatures do not hold: a labeler whose signatures never do must not
 # have a directory asked for each of them.
@@ -54,13 +53,14 @@ class ReaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """The labeler is to be read from the beginning, at this endpoint; what was read before goes by
-    other numbers.
+    """The labeler is to be read anew, at this endpoint, after another cursor than it was read to
+    (None: from the beginning).
     """
 
     did: str
     session: int
     endpoint: str
+    cursor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,41 +115,6 @@ class _GiveUp(Exception):
     """This connection is of no more use; says why."""
 
 
-@dataclass(frozen=True)
-class LabelStream(Relay):
-    """The stream of a labeler. Its address is somebody else's choice, so `outbound` connects."""
-
-    outbound: Outbound = field(kw_only=True)
-
-    async def read(self, cursor: int | None, deliver: Deliver) -> Ending:
-        """See `Upstream`."""
-        try:
-            return await super().read(cursor, deliver)
-        except OutboundError as error:
-            return Ending(End.UNREACHABLE, str(error), error.retry_after)
-
-    async def _open(self, cursor: int | None) -> ClientConnection:
-        socket = await self.outbound.dial(self.address, kind=KIND)
-        secure = self.address.startswith("wss:")
-        try:
-            return await connect(
-                self.address if cursor is None else f"{self.address}?cursor={cursor}",
-                sock=socket,
-                ssl=self.outbound.tls if secure else None,
-                compression=None,
-                max_size=self.max_frame_bytes,
-                max_queue=MAX_QUEUE,
-                open_timeout=self.open_seconds,
-                close_timeout=CLOSE_SECONDS,
-                ping_interval=None,
-                proxy=None,
-                user_agent_header=self.user_agent,
-            )
-        except BaseException:
-            socket.close()
-            raise
-
-
 class LabelerReader:
     """The reader of one labeler.
 
@@ -196,6 +161,9 @@ class LabelerReader:
             self._identity, self._looks_at = known.identity, now() + known.seconds
         self._refreshes = 0
         self._refresh_at = 0.0
+        # Where it was before the first label whose signature did not hold by the key that is known.
+        self._doubt: tuple[int | None] | None = None
+        self._rewound_at = float("-inf")
         self._broken = BrokenFrames(TRIES)
         self._unreceivable = 0
         self._failures = 0
@@ -272,14 +240,29 @@ class LabelerReader:
         return self._identity
 
     async def _look_up(self) -> LabelerIdentity:
-        self._identity = await self._lookup(self.did)
+        """Look its identity up; with another key, what did not hold before is to be read again."""
+        before = self._identity
+        self._identity = found = await self._lookup(self.did)
         self._looks_at = self._now() + IDENTITY_SECONDS
-        return self._identity
+        if before is not None and before.key != found.key and self._doubt is not None:
+            (cursor,), self._doubt = self._doubt, None
+            if self._endpoint is not None and self._now() - self._rewound_at >= REWIND_SECONDS:
+                self._rewound_at = self._now()
+                await self._begin(self._endpoint, cursor)
+        return found
 
-    async def _begin(self, endpoint: str) -> None:
-        """Read from the beginning."""
-        self._endpoint, self._cursor = endpoint, None
-        await self._deliver(Began(self.did, self.session, endpoint))
+    @property
+    def doubt(self) -> tuple[int | None] | None:
+        """Where it was before the first label whose signature did not hold, if there was any.
+
+        The actor may look at it from its own thread.
+        """
+        return self._doubt
+
+    async def _begin(self, endpoint: str, cursor: int | None = None) -> None:
+        """Read anew, after a cursor that is not the one that was read to."""
+        self._endpoint, self._cursor, self._doubt = endpoint, cursor, None
+        await self._deliver(Began(self.did, self.session, endpoint, cursor))
 
     async def _take(self, item: Item) -> None:
         """Take what the stream delivers. Raises _GiveUp, and what looking a key up raises."""
@@ -345,6 +328,8 @@ class LabelerReader:
             except LabelRefused as refused:
                 received.refused[refused.reason] += 1
                 received.example = received.example or refused.detail
+                if refused.reason is Refusal.BAD_SIGNATURE and self._doubt is None:
+                    self._doubt = (cursor,)
         self._cursor = received.seq
         # Whatever it was that could not be received lies behind.
         self._unreceivable = 0
@@ -359,7 +344,9 @@ class LabelerReader:
         if labels.is_signed(label, self._identity.key):
             return label
         if self._now() >= self._refresh_at:
-            before, found = self._identity, await self._look_up()
+            before, doubt, found = self._identity, self._doubt, await self._look_up()
+            if doubt is not None and self._doubt is None:
+                raise _GiveUp("its key is another one: reading again what did not hold")
             self._refreshes = self._refreshes + 1 if found.key == before.key else 0
             pause = _REFRESHES.delay(max(self._refreshes, 1), self._chance)
             self._refresh_at = self._now() + pause

@@ -29,8 +29,8 @@ _IDENTITIES_SQL: Final = (
     " AND labeler IS NOT NULL AND label_key IS NOT NULL"
 )
 _BEGIN_SQL: Final = (
-    "INSERT INTO engine_labelers (did, endpoint) VALUES (%s, %s)"
-    " ON CONFLICT (did) DO UPDATE SET endpoint = excluded.endpoint, cursor = NULL,"
+    "INSERT INTO engine_labelers (did, endpoint, cursor) VALUES (%s, %s, %s)"
+    " ON CONFLICT (did) DO UPDATE SET endpoint = excluded.endpoint, cursor = excluded.cursor,"
     " updated_at = now()"
 )
 _PROBLEM_SQL: Final = (
@@ -81,11 +81,16 @@ def withheld(connection: Connection[Any], dids: Sequence[str]) -> set[str]:
     return {did for (did,) in rows}
 
 
-def begin(connection: Connection[Any], fence: Fence, did: str, endpoint: str) -> None:
-    """A labeler is read from the beginning, at this endpoint. Raises Fenced."""
+def begin(
+    connection: Connection[Any], fence: Fence, did: str, endpoint: str, cursor: int | None = None
+) -> None:
+    """A labeler is read anew, at this endpoint, after a cursor (None: from the beginning).
+
+    Raises Fenced.
+    """
     with connection.transaction():
         fence.check(connection)
-        connection.execute(_BEGIN_SQL, [did, endpoint])
+        connection.execute(_BEGIN_SQL, [did, endpoint, cursor])
 
 
 def note(connection: Connection[Any], fence: Fence, did: str, problem: str | None) -> None:

@@ -1,6 +1,7 @@
 """Labelers are known by what the resolver found out, and asked for where that will not do."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,10 @@ A, B = DIDS[:2]
 def stage(database: str) -> Iterator[Stage]:
     with label_stage(database) as made:
         yield made
+
+
+def holds(stage: Stage, val: str) -> bool:
+    return val in stage.values()
 
 
 def asked(stage: Stage, did: str) -> int:
@@ -135,3 +140,41 @@ def test_who_is_a_labeler_no_more_is_read_no_more(stage: Stage) -> None:
     stage.document(A)
     stage.resolved(A)
     stage.until_values("one", "two")
+
+
+def test_what_was_signed_before_its_key_was_told_is_read_again_when_it_is(stage: Stage) -> None:
+    labeler = stage.add(A)
+    stage.publish(A, "one")
+    stage.start()
+    stage.until_values("one")
+    for key, early, late in (("second", "early", "late"), ("third", "too early", "later")):
+        stage.keys[A] = LabelKey(key)
+        said = stage.metric("labels_refused_total", reason="bad_signature")
+        stage.publish(A, early)
+        stage.until_metric(said + 1, "labels_refused_total", reason="bad_signature")
+        stage.document(A)
+        labeler.disconnect()
+        stage.publish(A, late)
+        stage.harness.until(partial(holds, stage, late))
+    # Once in an hour: it could have any number of keys, each of which has all of it read again.
+    assert stage.values() == ["early", "late", "later", "one"]
+    stage.harness.until(lambda: stage.cursor(A) == 5)
+
+
+def test_what_an_event_tells_of_a_key_has_what_did_not_hold_before_read_again(
+    stage: Stage,
+) -> None:
+    stage.add(A)
+    stage.resolved(A)
+    stage.publish(A, "one")
+    stage.start()
+    stage.until_values("one")
+    stage.keys[A] = LabelKey("new")
+    stage.publish(A, "early")
+    stage.until_metric(1, "labels_refused_total", reason="bad_signature")
+    stage.harness.until(lambda: stage.cursor(A) == 2)
+    stage.document(A)
+    stage.resolved(A)
+    stage.until_values("early", "one")
+    stage.harness.until(lambda: stage.cursor(A) == 2)
+    assert stage.labelers[A].cursors == [0, 1]
