@@ -38,11 +38,13 @@ CREATE_SQL: Final = (
     " FROM unnest(%b::text[], %b::integer[]) AS i (did, rank)"
     ' ORDER BY i.did COLLATE "C" ON CONFLICT (did) DO NOTHING'
 )
-# Of accounts that nobody spoke of yet nothing is cached: theirs is looked up when they have a row.
+# Of accounts that have no row here nothing is cached: theirs is looked up when they get one. Some
+# have theirs before that of `users`.
 CHANGED_SQL: Final = (
     "INSERT INTO engine_identities AS e (did, plc, rank)"
     f" SELECT i.did, starts_with(i.did, 'did:plc:'), {CHANGED} FROM unnest(%b::text[]) AS i (did)"
     " WHERE EXISTS (SELECT FROM users u WHERE u.did = i.did)"
+    " OR EXISTS (SELECT FROM engine_identities k WHERE k.did = i.did)"
     ' ORDER BY i.did COLLATE "C"'
     f" ON CONFLICT (did) DO UPDATE SET rank = {CHANGED}, next_check = now()"
 )
@@ -79,6 +81,8 @@ _LOSE_SQL: Final = (
     f" rank = {CHANGED}, problem = '{_MOVED}', next_check ="
     f" greatest(now()::timestamp, e.checked_at + interval '{MOVED_SECONDS} s')"
 )
+# What was begun before a shard asked for another look is no answer to that: who waits for a verdict
+# that is younger than its question (`parking`) goes by `checked_at`.
 _WRITE_SQL: Final = f"""
     WITH i AS (
         SELECT * FROM unnest(%b::text[], %b::bigint[], %b::bigint[], %b::integer[], %b::integer[],
@@ -96,7 +100,8 @@ _WRITE_SQL: Final = f"""
             ELSE e.next_check END,
         rank = CASE WHEN {_MICROSECONDS} = i.seen THEN i.rank ELSE e.rank END,
         failures = i.failures, problem = i.problem,
-        checked_at = CASE WHEN i.settled THEN now()::timestamp ELSE e.checked_at END,
+        checked_at = CASE WHEN i.settled AND {_MICROSECONDS} = i.seen
+            THEN now()::timestamp ELSE e.checked_at END,
         handle = CASE WHEN i.settled THEN i.handle ELSE e.handle END,
         claimed = CASE WHEN i.known THEN i.claimed ELSE e.claimed END,
         pds = CASE WHEN i.known THEN i.pds ELSE e.pds END,

@@ -344,3 +344,25 @@ def test_who_finds_a_bad_signature_can_have_the_identity_looked_at_again(index: 
     index.write(valid(index.look(ANN), "ann.example.com"))
     identities.recheck(index.connection, [ANN, ANN])
     assert index.due() == [ANN]
+
+
+def test_a_look_begun_before_another_was_asked_for_is_no_answer_to_it(index: Index) -> None:
+    index.users(ANN)
+    begun = index.look(ANN)
+    identities.recheck(index.connection, [ANN])
+    index.write(valid(begun, "ann.example.com", signing_key="old"))
+    assert index.one("SELECT checked_at FROM engine_identities") == (None,)
+    again = index.look(ANN)
+    assert again.rank == CHANGED
+    index.write(valid(again, "ann.example.com", signing_key="new"))
+    key, looked = index.one("SELECT signing_key, checked_at IS NOT NULL FROM engine_identities")
+    assert (key, looked) == ("new", True)
+
+
+def test_who_was_looked_up_before_it_has_a_user_can_be_looked_at_again(index: Index) -> None:
+    index.do(
+        "INSERT INTO engine_identities (did, plc, next_check) VALUES (%s, true, 'infinity')", ANN
+    )
+    assert index.due() == []
+    identities.recheck(index.connection, [ANN])
+    assert index.look(ANN).rank == CHANGED
