@@ -24,6 +24,7 @@ from bench.relay_process import RelayProcess
 from tests.servers.growing import Growing
 
 TICK: Final = 0.05
+MOST_AT_ONCE: Final = 100
 LOOK: Final = 0.1
 # Accounts that may be born while a run lasts.
 TO_COME: Final = 2_000
@@ -121,7 +122,9 @@ class Traffic:
         given = 0
         try:
             while not self._quiet.wait(TICK):
+                # What could not be said in time is said later, a little at a time.
                 due = int((time.monotonic() - began) * self._story.size.rate) - given
+                due = min(due, MOST_AT_ONCE)
                 if due <= 0:
                     continue
                 given += due
