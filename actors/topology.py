@@ -108,6 +108,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
     supervisor = settings.supervisor
     backoff = Backoff(supervisor.backoff_min_seconds, supervisor.backoff_max_seconds)
     shards = shard_count(settings)
+    personal = bool(settings.personal.parsed_accounts())
 
     def group(name: str, *children: ChildSpec | ServiceSpec) -> Group:
         return Group(
@@ -154,7 +155,7 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         settings.verify.mode,
         settings.shard.parked_bytes,
         _fetches(settings) and settings.fetcher.repos,
-        bool(settings.personal.parsed_accounts()),
+        personal,
     )
     gate = UserGateSettings(
         session,
@@ -217,7 +218,9 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
     ]
     if _fetches(settings):
-        fetcher = FetcherOptions(session, settings.network, settings.fetcher, shards)
+        fetcher = FetcherOptions(
+            *(session, settings.network, settings.fetcher, shards), personal=personal
+        )
         groups.append(group("pds_fetcher", child("pds_fetcher", PdsFetcher, fetcher)))
     groups.append(group("ingest", child("ingest", Ingest, ingest)))
     return tuple(groups)

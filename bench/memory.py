@@ -42,23 +42,23 @@ def main_samples(child: subprocess.Popen[bytes], conninfo: str) -> list[Sample]:
             ).fetchall()
             memory: dict[str, float] = {}
             for name, pid in sessions:
-                memory[f"postgres: {name}"] = memory.get(f"postgres: {name}", 0) + _private(pid)
+                memory[f"postgres: {name}"] = memory.get(f"postgres: {name}", 0) + private(pid)
             for process in psutil.Process(child.pid).children(recursive=True):
-                memory[_name(process.pid)] = _private(process.pid)
-            memory["supervisor"] = _private(child.pid)
+                memory[name_of(process.pid)] = private(process.pid)
+            memory["supervisor"] = private(child.pid)
             samples.append((int((row and row[0]) or 0), memory))
             time.sleep(0.2)
     return samples
 
 
-def _private(pid: int) -> float:
+def private(pid: int) -> float:
     try:
         return float(psutil.Process(pid).memory_full_info().uss) / MIB
     except psutil.NoSuchProcess:
         return 0.0
 
 
-def _name(pid: int) -> str:
+def name_of(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

@@ -29,7 +29,7 @@ class Wants(NamedTuple):
     with `whole` the repository of every account that was seen.
 
     `patience` is how many seconds a record has to come by itself, `failed` for how many it is
-    remembered that one could not be had.
+    remembered that one could not be had. `personal`: no profiles of those who are only spoken of.
     """
 
     records: bool
@@ -38,6 +38,7 @@ class Wants(NamedTuple):
     whole: bool
     patience: float
     failed: float
+    personal: bool = False
 
 
 Done = tuple[int, float]
@@ -113,8 +114,9 @@ class Filling:
             again = RECORDS_AGAIN_SECONDS
             chores += [self._walk(wanted.records, again, until=until, limit=limit), self._records]
         if wants.profiles or wants.whole:
-            whole, limit = wants.whole, USERS_AT_ONCE
-            chores.append(self._walk(wanted.users, USERS_AGAIN_SECONDS, limit=limit, whole=whole))
+            more = {"whole": wants.whole, "spoken_of": not wants.personal}
+            walk = self._walk(wanted.users, USERS_AGAIN_SECONDS, limit=USERS_AT_ONCE, **more)
+            chores.append(walk)
         self._chores = [_Chore(do, context.clock.monotonic) for do in chores]
         self._new = context.metrics.counter(
             "fetch_wanted_total", "Things that were found to be missing"

@@ -86,6 +86,9 @@ _USERS_SQL: Final = f"""
             AND NOT EXISTS (
                 SELECT FROM engine_incomplete e WHERE e.key = s.did AND e.kind = i.kind)
             AND NOT {WITHHELD_SQL.format(did="s.did")}
+            AND (%s OR EXISTS (SELECT FROM posts p WHERE p.author_did = s.did)
+                OR EXISTS (SELECT FROM feed_generators g WHERE g.creator_did = s.did)
+                OR EXISTS (SELECT FROM lists l WHERE l.creator_did = s.did))
         ON CONFLICT (kind, key) DO NOTHING RETURNING 1
     )
     SELECT (SELECT did FROM slice ORDER BY did DESC LIMIT 1), (SELECT count(*) FROM made)
@@ -146,12 +149,21 @@ def records(
 
 
 def users(
-    connection: Connection[Any], fence: Fence, after: str, limit: int, *, whole: bool
+    connection: Connection[Any],
+    fence: Fence,
+    after: str,
+    limit: int,
+    *,
+    whole: bool,
+    spoken_of: bool = True,
 ) -> Slice:
     """Have the profiles of users fetched who have none, or of all of them the whole repository,
     from one slice of them. Each is asked for once. Raises Fenced.
+
+    Without those who are only `spoken_of` it is users of whom there is something to be shown.
     """
-    return _slice(connection, fence, _USERS_SQL, [after, limit, REPO if whole else PROFILE])
+    kind = REPO if whole else PROFILE
+    return _slice(connection, fence, _USERS_SQL, [after, limit, kind, spoken_of])
 
 
 def sweep(

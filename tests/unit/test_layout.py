@@ -56,6 +56,7 @@ MAY_TOUCH_PROCESSES = {
     "bench/end_to_end.py": {"subprocess"},
     "bench/memory.py": {"subprocess"},
     "bench/pending.py": {"subprocess"},
+    "bench/personal.py": {"subprocess"},
     "bench/relay_process.py": {"subprocess"},
 }
 
