@@ -5,7 +5,7 @@ import pytest
 from config.loader import ConfigError, load
 from config.settings import Settings
 
-ONE = "did:plc:ragtjsm2j2vknwkz3zp4oxrd"
+ONE = "did:plc:abcdefghijklmnopqrstuvwx"
 TWO = "did:web:alice.example"
 ACCOUNTS = {"SKYSHARD_PERSONAL__ACCOUNTS": f" {ONE}, {TWO},{ONE} "}
 
