@@ -20,7 +20,7 @@ from engine.timer import Timer
 log = structlog.get_logger()
 
 # Between two looks for work that others have ordered.
-LOOK_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 1.0
 
 Once = Callable[[Writer], Outcome | None]
 
@@ -97,6 +97,7 @@ class Backlog:
         wait = self._context.wait
         outcome = self._persist(lambda writer: resync.drain(writer, did, self._decode, wait))
         if outcome is not None:
+            self._context.crash_point("shard.drained")
             self._take(outcome)
         elif did in self._drains:
             self._drains.remove(did)

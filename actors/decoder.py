@@ -7,6 +7,7 @@ goes on: a broken record costs itself, a broken commit its records, never more.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from actors.atproto import (
@@ -24,6 +25,7 @@ from actors.atproto.errors import Reason, WireError
 from actors.atproto.events import Account, Action, Commit, Identity, Sync
 from actors.atproto.uri import split_path
 from actors.drops import Drop, DropReason
+from actors.present import Present
 from actors.records import fields, record_type
 from actors.records.record import RecordType, Row, Source
 from actors.store.batch import (
@@ -51,7 +53,8 @@ class Batch:
     records itself). `size` is in bytes of records; one that many operations name counts each time.
     What `validate` finds fault with is dropped; with `report_only` it is `reported` and goes on.
     With `signatures` commits carry what is to be verified of them, with `trees` their operations
-    are undone on the tree that they carry.
+    are undone on the tree that they carry. `present` bounds the times of events; without it they
+    are taken as they are.
     """
 
     changes: list[Change] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Batch:
     reported: list[Dropped] = field(default_factory=list)
     signatures: bool = False
     trees: bool = False
+    present: Present | None = None
 
     def add(self, frame: bytes, host: str = "") -> None:
         """Decode one frame of a host into the batch."""
@@ -84,11 +88,11 @@ class Batch:
                 self._sync(event, host, frame)
             case Identity():
                 self.events["identity"] += 1
-                time = datetimes.to_microseconds(event.time)
+                time = self._time(event.time)
                 self.changes.append(IdentityState(event.did, host, event.seq, time))
             case Account():
                 self.events["account"] += 1
-                time = datetimes.to_microseconds(event.time)
+                time = self._time(event.time)
                 self.changes.append(
                     AccountState(event.did, event.active, event.status, host, event.seq, time)
                 )
@@ -112,18 +116,26 @@ class Batch:
         try:
             signed = commit.open_sync(event)
             proof = self._signature(signed)
-            ahead = self._is_ahead(signed.rev, datetimes.to_microseconds(event.time), event.did)
+            ahead = self._is_ahead(signed.rev, self._time(event.time), event.did)
         except WireError as error:
             self._drop(error.reason, event.did, error.detail)
             return
         if not ahead:
-            self.changes.append(SyncState(event.did, signed.rev, signed.data, host, frame, proof))
+            self.changes.append(
+                SyncState(event.did, signed.rev, signed.data, host, event.seq, frame, proof)
+            )
+
+    def _time(self, time: datetime) -> int:
+        """The time of an event, in microseconds; one from the future counts as the present."""
+        micros = datetimes.to_microseconds(time)
+        return micros if self.present is None else self.present.bound(micros)
 
     def _is_ahead(self, rev: str, time: int, did: str) -> bool:
         """Whether a rev lies in the future of its event, which is then dropped. Raises WireError.
 
         Such a rev would keep every later commit of its repository out. The event's own time is the
-        measure, not our clock: so a replay decides as the first run did, whenever it takes place.
+        measure, within its bound: so a replay decides as the first run did, whenever it takes
+        place, and nobody is locked out by an event that is dated years ahead.
         """
         ahead = tid.to_microseconds(rev) - time
         if ahead <= frames.MAX_REV_AHEAD:
@@ -142,7 +154,7 @@ class Batch:
             self._drop(error.reason, event.did, error.detail)
             return
         did = event.did
-        time = datetimes.to_microseconds(event.time)
+        time = self._time(event.time)
         if self._is_ahead(event.rev, time, did):
             return
         seq = str(event.seq)

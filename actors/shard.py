@@ -4,7 +4,7 @@ It acks what it has committed and nothing before. What a batch means for other a
 the batch's own transaction and then offered along; an offer that is not taken is made up for later.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -28,16 +28,19 @@ from actors.messages import (
     Settle,
     WholeRepos,
 )
+from actors.parked import ParkedEvents
+from actors.present import Present
 from actors.recent import Recent
 from actors.records.fields import owner
 from actors.shard_metrics import ShardMetrics
 from actors.store import resync
-from actors.store.batch import Change, Outcome
+from actors.store.batch import Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, RunReplaced
 from actors.store.identities import signing_keys
 from actors.store.outage import Outage
-from actors.store.parking import NO_KEY, RESYNC, WRONG_KEY, Parked
+from actors.store.parking import KEYS, RESYNC
+from actors.store.reading import revs_of
 from actors.store.session import (
     Connection,
     DatabaseAway,
@@ -47,7 +50,7 @@ from actors.store.session import (
     wait_for_session,
 )
 from actors.store.writer import Writer
-from actors.verification import Verification, proven
+from actors.verification import Sorted, Verification
 from engine.actor import Actor, Delivery
 from engine.address import Address, member
 from engine.context import Context
@@ -103,11 +106,16 @@ class Shard(Actor):
         self._timer: Timer | None = None
         self._known = Recent(settings.user_cache)
         self._gate_rests_until = 0.0
+        self._present = Present(context.clock.now)
         self._mail = Mail(context, settings.receivers)
-        self._verification = None if settings.verify == "structure" else Verification()
-        self._backlog = Backlog(
-            context, self._with_writer, self._take, self._owns, self._decode_parked
+        verifies = settings.verify != "structure"
+        self._verification = Verification(context.clock.monotonic) if verifies else None
+        parked = ParkedEvents(
+            self._new_batch,
+            verifies=verifies,
+            crash_point=partial(context.crash_point, "shard.draining"),
         )
+        self._backlog = Backlog(context, self._with_writer, self._take, self._owns, parked.decode)
         self._validate: Validate | None = None
         self._outage = Outage(
             "PostgreSQL is away: this shard waits for it",
@@ -127,16 +135,15 @@ class Shard(Actor):
         self._fence = Fence(self.context.name, self.context.epoch, self.context.generation)
         self._connect()
         self._backlog.look()
-        self.context.after(0, self._wait_for_nobody)
+        self.context.after(0, self._begin_run)
 
-    def _wait_for_nobody(self) -> None:
+    def _begin_run(self) -> None:
         """Let go what accounts came to wait for in an earlier run, and this one does not do."""
-        settings, wait = self._settings, self.context.wait
-        reasons = [] if settings.fetches else [RESYNC]
-        if settings.verify == "structure":
-            reasons += [NO_KEY, WRONG_KEY]
-        if reasons:
-            self._persist(lambda: resync.nobody_comes(self._writer, reasons, wait))
+        wait = self.context.wait
+        nobody = [] if self._settings.fetches else [RESYNC]
+        asked = [] if self._verification is None else KEYS
+        nobody += KEYS if self._verification is None else ()
+        self._persist(lambda: resync.begin_run(self._writer, nobody, asked, wait))
 
     def receive(self, message: Message, delivery: Delivery) -> Message | None:
         """Hold frames until a batch is full, or old enough; settle at once."""
@@ -208,6 +215,7 @@ class Shard(Actor):
             report_only=report_only,
             signatures=verify != "structure",
             trees=verify == "full",
+            present=self._present,
         )
 
     def _write(self, batch: Batch) -> None:
@@ -216,13 +224,17 @@ class Shard(Actor):
         began = self.context.clock.monotonic()
         unknown = self._unknown(batch)
         work = self._creations(unknown)
-        self._verify(batch)
-        tallies = batch.tallies()
+        found = self._verified(batch)
+        tallies, wait = batch.tallies(), self.context.wait
         outcome = self._persist(
-            lambda: apply_bisecting(
-                self._writer, batch.changes, work, tallies, self.context.wait, batch.drops
-            )
+            lambda: apply_bisecting(self._writer, found.ready, work, tallies, wait, batch.drops)
         )
+        if found.waiting:
+            self.context.crash_point("shard.parking")
+            waiting, reasons = found.waiting, found.reasons
+            outcome.add(
+                self._persist(lambda: resync.await_keys(self._writer, reasons, waiting, wait))
+            )
         for drop in batch.drops:
             self._counts.drop(drop)
         for report in batch.reported:
@@ -232,17 +244,16 @@ class Shard(Actor):
         write_ms = round(1000 * (self.context.clock.monotonic() - began), 1)
         log.debug("written", commits=outcome.commits, replayed=outcome.replayed, write_ms=write_ms)
 
-    def _verify(self, batch: Batch) -> None:
-        """Have commits wait whose signature cannot be verified by the keys that are known."""
-        verification = self._verification
+    def _verified(self, batch: Batch) -> Sorted:
+        """Tell what can be verified by the keys that are known from what must wait."""
+        verification, changes = self._verification, batch.changes
         if verification is None:
-            return
-        reasons = self._persist(
-            lambda: verification.unproven(batch.changes, partial(signing_keys, self._connection))
+            return Sorted(changes, [], {})
+        return self._persist(
+            lambda: verification.sort(
+                changes, partial(signing_keys, self._connection), partial(revs_of, self._connection)
+            )
         )
-        if reasons:
-            wait = self.context.wait
-            self._take(self._persist(lambda: resync.await_keys(self._writer, reasons, wait)))
 
     def _do_at_once(self, message: Message) -> None:
         """Do what the registry or the fetcher asks for, each in a transaction of its own."""
@@ -318,17 +329,6 @@ class Shard(Actor):
     def _owns(self, subject: str) -> bool:
         did = subject if subject.startswith("did:") else owner(subject)
         return member("shard", shard_of(did, self._settings.shards)) == self.context.name
-
-    def _decode_parked(self, connection: Connection, rows: Sequence[Parked]) -> Sequence[Change]:
-        batch = self._new_batch()
-        for row in rows:
-            batch.add(row.frame, row.host)
-        if self._verification is None:
-            return batch.changes
-        changes, drops = proven(batch.changes, partial(signing_keys, connection))
-        for drop in drops:
-            self._counts.drop(drop)
-        return changes
 
     def _unknown(self, batch: Batch) -> list[str]:
         """DIDs that may lack a `users` row; asks the gate for those of authors first.

@@ -25,6 +25,9 @@ class ShardMetrics:
         self._cuts = metrics.counter("texts_cut_total", "Texts too long for an existing column")
         self._retries = metrics.counter("batch_retries_total", "Batches tried again (locks)")
         self._parked = metrics.counter("parked_total", "Events that wait for their repository")
+        self._given_up = metrics.counter(
+            "parked_given_up_total", "Accounts of which too much waited: they are fetched anew"
+        )
         self._stale = metrics.counter("stale_total", "Fetched, and older than what is indexed")
         self.outages = metrics.counter("database_outages_total", "Times PostgreSQL was away")
         self.gate_misses = metrics.counter(
@@ -43,6 +46,13 @@ class ShardMetrics:
         self._cuts.add(outcome.cuts)
         self._retries.add(outcome.retries)
         self._parked.add(outcome.parked)
+        self._given_up.add(outcome.given_up)
+        if outcome.given_up:
+            log.warning(
+                "more events wait of an account than parked_bytes of [shard] allows: they are given"
+                " up, and its repository is to be fetched whole",
+                accounts=outcome.given_up,
+            )
         self._stale.add(outcome.stale)
         for (table, action), amount in outcome.operations.items():
             self._labelled(

@@ -313,6 +313,8 @@ class Reference:
                 self.drops[forbidden or "taken_down"] += 1
                 repo.withheld = repo.withheld or forbidden is not None
                 changes[uri] = None
+                # Nobody took it back.
+                continue
             gone = self.records.get(uri)
             if gone is not None and changes[uri] is None and gone.collection == VERIFICATION:
                 self._unverify(gone, time)

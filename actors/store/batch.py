@@ -69,6 +69,7 @@ class SyncState(NamedTuple):
     rev: str
     data: bytes
     host: str = ""
+    seq: int = 0
     frame: bytes = b""
     signature: Signature | None = None
 
@@ -121,7 +122,23 @@ class Resynced(NamedTuple):
     data: bytes
 
 
-Change = AppliedCommit | SyncState | AccountState | IdentityState | Removal | Fetched | Resynced
+class Refused(NamedTuple):
+    """An event that waited and of which nothing can be used, and why."""
+
+    did: str
+    drops: Sequence[Dropped]
+
+
+Change = (
+    AppliedCommit
+    | SyncState
+    | AccountState
+    | IdentityState
+    | Removal
+    | Fetched
+    | Resynced
+    | Refused
+)
 
 
 class Sent(NamedTuple):
@@ -147,8 +164,9 @@ class Outcome:
     entries of the registry by what happened to them and their kind, `flags` judgements that
     changed. `sent` holds the rows of the outbox, in the order they were written, `purges` the
     accounts whose records are to be removed, `purged` subjects of which nothing is left. `parked`
-    counts events that wait, `stale` what was fetched and is older than what is indexed, `strangers`
-    events about accounts that a personal index says nothing of.
+    counts events that wait, `given_up` accounts whose waiting events were too many, `stale` what
+    was fetched and is older than what is indexed, `strangers` events about accounts that a personal
+    index says nothing of.
     """
 
     commits: int = 0
@@ -166,6 +184,7 @@ class Outcome:
     drops: list[Dropped] = field(default_factory=list)
     retries: int = 0
     parked: int = 0
+    given_up: int = 0
     stale: int = 0
     strangers: int = 0
 
@@ -178,6 +197,7 @@ class Outcome:
             "out_of_step": self.out_of_step,
             "ops": sum(self.operations.values()),
             "parked": self.parked,
+            "parked_given_up": self.given_up,
             "stale": self.stale,
         }
         for (table, action), amount in self.operations.items():
@@ -214,5 +234,6 @@ class Outcome:
         self.drops.extend(other.drops)
         self.retries += other.retries
         self.parked += other.parked
+        self.given_up += other.given_up
         self.stale += other.stale
         self.strangers += other.strangers

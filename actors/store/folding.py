@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from actors.atproto import skeleton
 from actors.drops import DropReason
 from actors.store.batch import (
     AccountState,
@@ -21,11 +22,13 @@ from actors.store.batch import (
     IdentityState,
     Operation,
     Outcome,
+    Refused,
     Removal,
     Resynced,
     SyncState,
 )
 from actors.store.news import placed
+from actors.store.parking import Arriving
 
 
 class Repo(NamedTuple):
@@ -99,10 +102,14 @@ class Known:
 
 
 class Step(NamedTuple):
-    """One operation on a key and the time of its commit (microseconds since 1970)."""
+    """One operation on a key and the time of its commit (microseconds since 1970).
+
+    `withheld`: it is a removal only because what was put may not be stored.
+    """
 
     operation: Operation
     time: int
+    withheld: bool = False
 
 
 class PurgeFirst(Exception):
@@ -123,7 +130,7 @@ class Folded:
 
     `final` holds the last operation by table and key; `steps` all of them, for tables in which the
     way there matters. `statuses` are accounts that are shown or hidden now, `purges` accounts that
-    were deleted, `parked` events that wait (their DID, host and frame), `spoiled` DIDs of which
+    were deleted, `parked` events that wait, `spoiled` DIDs of which
     something is not there that a fetch under way has brought, or will not bring again.
     """
 
@@ -134,7 +141,7 @@ class Folded:
     statuses: dict[str, str | None] = field(default_factory=dict)
     purges: set[str] = field(default_factory=set)
     identities: set[str] = field(default_factory=set)
-    parked: list[tuple[str, str, bytes]] = field(default_factory=list)
+    parked: list[Arriving] = field(default_factory=list)
     spoiled: set[str] = field(default_factory=set)
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -149,8 +156,7 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
     for position, change in enumerate(changes):
         match change:
             case AppliedCommit() | SyncState() if change.did in known.parked:
-                folded.parked.append((change.did, change.host, change.frame))
-                folded.outcome.parked += 1
+                _park(folded, known, change)
             case AppliedCommit():
                 _commit(folded, known, change, position)
             case SyncState():
@@ -165,6 +171,8 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
                 _fetched(folded, known, change, position)
             case Resynced():
                 _resynced(folded, known, change)
+            case Refused():
+                folded.outcome.drops.extend(change.drops)
             case Removal():
                 # No operation of a repository, so it is counted elsewhere.
                 for operation in change.operations:
@@ -172,13 +180,30 @@ def fold(changes: Sequence[Change], known: Known) -> Folded:
     return folded
 
 
-def _keep(folded: Folded, operation: Operation, time: int) -> None:
+def _park(folded: Folded, known: Known, event: AppliedCommit | SyncState) -> None:
+    """Have an event wait; of what may not be stored only the keys are kept, for its deletions."""
+    folded.outcome.parked += 1
+    arriving = Arriving(event.did, event.host, event.seq, event.frame)
+    forbidden = _forbidden(known, event.did)
+    if isinstance(event, AppliedCommit) and forbidden is not None:
+        folded.outcome.drops += [
+            Dropped(forbidden, operation.uri, "it is not stored")
+            for operation in event.operations
+            if operation.row is not None
+        ]
+        # Should it be allowed again, it is fetched.
+        folded.spoiled.add(event.did)
+        arriving = arriving._replace(frame=skeleton.of_commit(event.frame), withheld=True)
+    folded.parked.append(arriving)
+
+
+def _keep(folded: Folded, operation: Operation, time: int, *, withheld: bool = False) -> None:
     table = operation.type.table
     folded.final[table][operation.key] = operation
     folded.outcome.operations[table, "delete" if operation.row is None else "put"] += 1
     if table in STEPPED:
         of_table = folded.steps.setdefault(table, {})
-        of_table.setdefault(operation.key, []).append(Step(operation, time))
+        of_table.setdefault(operation.key, []).append(Step(operation, time, withheld))
 
 
 def _account_of(folded: Folded, known: Known, did: str) -> Account:
@@ -288,7 +313,7 @@ def _keep_allowed(
             continue
         folded.outcome.drops.append(Dropped(reason, operation.uri, "it is not stored"))
         withheld = withheld or forbidden is not None
-        _keep(folded, operation._replace(row=None, cid=""), time)
+        _keep(folded, operation._replace(row=None, cid=""), time, withheld=True)
     return withheld
 
 

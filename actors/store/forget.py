@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from actors.store import identities
+from actors.store import identities, parking
 from actors.store.author_range import author_range
 from actors.store.decisions import decide, order_purges
 from actors.store.subjects import INVALID_HANDLE
@@ -54,6 +54,8 @@ def forget(
         connection.execute(_FORGET_HANDLE, [INVALID_HANDLE, did, INVALID_HANDLE])
         identities.forget(connection, did)
         connection.execute(_FORGET_DROPS.encode(), {"did": did})
+        # Events that wait hold what their author wrote; what comes after them is out of step.
+        parking.give_up(connection, [did])
         order_purges(connection, [did], "forget")
         return row is not None and bool(row[0])
 

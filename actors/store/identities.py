@@ -3,7 +3,8 @@
 A row is made together with that of `users`. `next_check` says when it is due, `rank` before whom:
 lower ranks first. `plc` says which directory has its document. Shards make a row due at once where
 an event says that the identity changed; the resolver writes what it found, and leaves `next_check`
-as it is where a shard has set it meanwhile, so no event is lost.
+as it is where a shard has set it meanwhile, so no event is lost. From the event until the document
+was read again the key is `stale`: nothing that comes meanwhile is verified by it.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from actors.store import parking
 from actors.store.arrays import array, text_array
 from actors.store.fence import Fence
 
@@ -41,12 +43,13 @@ CREATE_SQL: Final = (
 # Of accounts that have no row here nothing is cached: theirs is looked up when they get one. Some
 # have theirs before that of `users`.
 CHANGED_SQL: Final = (
-    "INSERT INTO engine_identities AS e (did, plc, rank)"
-    f" SELECT i.did, starts_with(i.did, 'did:plc:'), {CHANGED} FROM unnest(%b::text[]) AS i (did)"
+    "INSERT INTO engine_identities AS e (did, plc, rank, stale)"
+    f" SELECT i.did, starts_with(i.did, 'did:plc:'), {CHANGED}, true"
+    " FROM unnest(%b::text[]) AS i (did)"
     " WHERE EXISTS (SELECT FROM users u WHERE u.did = i.did)"
     " OR EXISTS (SELECT FROM engine_identities k WHERE k.did = i.did)"
     ' ORDER BY i.did COLLATE "C"'
-    f" ON CONFLICT (did) DO UPDATE SET rank = {CHANGED}, next_check = now()"
+    f" ON CONFLICT (did) DO UPDATE SET rank = {CHANGED}, next_check = now(), stale = true"
 )
 _MICROSECONDS: Final = "(extract(epoch FROM e.next_check) * 1000000)::bigint"
 # Seconds of silence count from the last verdict.
@@ -99,6 +102,7 @@ _WRITE_SQL: Final = f"""
             THEN now()::timestamp + i.milliseconds * interval '1 millisecond'
             ELSE e.next_check END,
         rank = CASE WHEN {_MICROSECONDS} = i.seen THEN i.rank ELSE e.rank END,
+        stale = e.stale AND NOT ({_MICROSECONDS} = i.seen AND (i.known OR i.settled)),
         failures = i.failures, problem = i.problem,
         checked_at = CASE WHEN i.settled AND {_MICROSECONDS} = i.seen
             THEN now()::timestamp ELSE e.checked_at END,
@@ -244,6 +248,9 @@ def write(connection: Connection[Any], fence: Fence, found: Sequence[Found]) -> 
                 _HANDLES_SQL, [text_array(list(changes)), text_array(list(changes.values()))]
             )
         _write_rows(connection, [_withheld(each, forbidden) for each in found])
+        parking.looked_at(
+            connection, sorted(each.due.did for each in found if each.known or each.settled)
+        )
         if lost:
             connection.execute(_LOSE_SQL, [text_array(lost)])
     return Written(len(changes), tuple(lost))
@@ -274,8 +281,10 @@ def forget(connection: Connection[Any], did: str) -> None:
 
 
 def signing_keys(connection: Connection[Any], dids: Sequence[str]) -> dict[str, str]:
-    """The keys that sign the repositories of these accounts, as Multikey; only those known."""
-    return _column(connection, "signing_key", dids)
+    """The keys that sign the repositories of these accounts, as Multikey; only those known, and not
+    stale.
+    """
+    return _column(connection, "signing_key", dids, "AND NOT stale")
 
 
 def label_keys(connection: Connection[Any], dids: Sequence[str]) -> dict[str, str]:
@@ -288,10 +297,22 @@ def pds_of(connection: Connection[Any], dids: Sequence[str]) -> dict[str, str]:
     return _column(connection, "pds", dids)
 
 
-def _column(connection: Connection[Any], name: str, dids: Sequence[str]) -> dict[str, str]:
+def ask_again(connection: Connection[Any], reasons: Sequence[str]) -> None:
+    """Have the identities of parked accounts looked at who wait for that, where it is not due."""
+    rows = connection.execute(
+        "SELECT p.did FROM engine_parked p LEFT JOIN engine_identities e ON e.did = p.did"
+        " WHERE p.reason = ANY(%b::text[]) AND NOT p.draining AND NOT coalesce(e.stale, false)",
+        [text_array(list(reasons))],
+    ).fetchall()
+    recheck(connection, [did for (did,) in rows])
+
+
+def _column(
+    connection: Connection[Any], name: str, dids: Sequence[str], condition: str = ""
+) -> dict[str, str]:
     rows = connection.execute(
         f"SELECT did, {name} FROM engine_identities"
-        f" WHERE did = ANY(%b::text[]) AND {name} IS NOT NULL".encode(),
+        f" WHERE did = ANY(%b::text[]) AND {name} IS NOT NULL {condition}".encode(),
         [text_array(list(dids))],
     ).fetchall()
     return dict(rows)

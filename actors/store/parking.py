@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from actors.atproto import tid
 from actors.store.arrays import array, text_array
 
 # Events drained in one transaction.
@@ -22,46 +23,98 @@ DRAINED_BYTES: Final = 8 * 1024 * 1024
 RESYNC: Final = "resync"
 NO_KEY: Final = "no_key"
 WRONG_KEY: Final = "wrong_key"
+KEYS: Final = (NO_KEY, WRONG_KEY)
 
-# For a key whatever is known will do, or the verdict that there is none; a key that does not fit
-# must have been looked at since.
-_READY: Final = (
-    "(p.draining OR p.reason IN ('no_key', 'wrong_key') AND EXISTS ("
-    "SELECT FROM engine_identities e WHERE e.did = p.did AND (e.checked_at > p.created_at"
-    " OR p.reason = 'no_key' AND e.signing_key IS NOT NULL)))"
-)
-
-_PUT_SQL: Final = (
-    "INSERT INTO engine_resync_buffer (did, host, body)"
-    " SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[])"
-)
-_COUNT_SQL: Final = (
-    "UPDATE engine_parked p SET bytes = p.bytes + i.bytes"
-    " FROM unnest(%b::text[], %b::bigint[]) AS i (did, bytes) WHERE p.did = i.did"
-    " RETURNING p.did, p.bytes"
-)
-
+# What is applied again after a crash may wait already.
+_PUT_SQL: Final = """
+    WITH put AS (
+        INSERT INTO engine_resync_buffer (did, host, seq, body, withheld)
+        SELECT i.did, i.host, i.seq, i.body, i.withheld
+        FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bytea[], %b::boolean[])
+            WITH ORDINALITY AS i (did, host, seq, body, withheld, place)
+        WHERE NOT EXISTS (SELECT FROM engine_resync_buffer b WHERE b.did = i.did
+            AND b.seq = i.seq AND b.host = i.host AND b.body = i.body)
+        ORDER BY i.place RETURNING did, length(body) AS size
+    ), summed AS (SELECT did, sum(size) AS size FROM put GROUP BY did)
+    UPDATE engine_parked p SET bytes = p.bytes + s.size FROM summed s WHERE p.did = s.did
+    RETURNING p.did, p.bytes
+"""
+_DELETE_SQL: Final = """
+    WITH gone AS (
+        DELETE FROM engine_resync_buffer WHERE id = ANY(%b::bigint[])
+        RETURNING length(body) AS size
+    )
+    UPDATE engine_parked SET bytes = greatest(0, bytes - (SELECT sum(size) FROM gone))
+    WHERE did = %s
+"""
 _SPOIL_SQL: Final = (
     "UPDATE engine_parked SET overflowed = true WHERE did = ANY(%s::text[]) AND NOT overflowed"
 )
 _WAITING_SQL: Final = (
-    "SELECT id, host, body FROM (SELECT b.*, sum(length(b.body)) OVER (ORDER BY b.id) AS total"  # noqa: S608
+    "SELECT id, host, body, withheld FROM ("
+    "SELECT b.*, sum(length(b.body)) OVER (ORDER BY b.id) AS total"
     " FROM (SELECT * FROM engine_resync_buffer WHERE did = %s ORDER BY id LIMIT %s) b) b"
     " WHERE total - length(body) < %s"
-    f" AND EXISTS (SELECT FROM engine_parked p WHERE p.did = b.did AND {_READY}) ORDER BY id"
+    " AND EXISTS (SELECT FROM engine_parked p WHERE p.did = b.did AND p.draining) ORDER BY id"
 )
+# A repository of which no state is known has one from before all commits.
 _FETCH_ANEW_SQL: Final = (
-    "UPDATE engine_repos r SET out_of_step = true WHERE r.did = %s AND EXISTS ("  # noqa: S608
-    f"SELECT FROM engine_parked p WHERE p.did = r.did AND p.overflowed AND {_READY})"
+    "INSERT INTO engine_repos AS r (did, rev, out_of_step)"
+    " SELECT p.did, %s, true FROM engine_parked p"
+    " WHERE p.did = %s AND p.overflowed AND p.draining"
+    " ON CONFLICT (did) DO UPDATE SET out_of_step = true"
 )
+_LOOKED_SQL: Final = """
+    UPDATE engine_parked p SET draining = p.draining OR p.reason = ANY(%b::text[]),
+        looked = coalesce(
+            (SELECT max(b.id) FROM engine_resync_buffer b WHERE b.did = p.did), p.looked)
+    FROM engine_identities e WHERE p.did = ANY(%b::text[]) AND e.did = p.did AND NOT e.stale
+"""
+_CASE_SQL: Final = (
+    "SELECT e.signing_key, coalesce(e.stale, false), p.looked, r.rev"
+    " FROM engine_parked p LEFT JOIN engine_identities e ON e.did = p.did"
+    " LEFT JOIN engine_repos r ON r.did = p.did WHERE p.did = %s"
+)
+
+
+class Arriving(NamedTuple):
+    """An event of a parked DID; `withheld`: without its records, which may not be stored."""
+
+    did: str
+    host: str
+    seq: int
+    frame: bytes
+    withheld: bool = False
 
 
 class Parked(NamedTuple):
-    """An event that waits: its row, its host, its frame."""
+    """An event that waits: its row, its host, its frame; `withheld` as it arrived."""
 
     row: int
     host: str
     frame: bytes
+    withheld: bool = False
+
+
+class Case(NamedTuple):
+    """By what the waiting events of a DID are judged.
+
+    `key` is the one that was read last (Multikey), `stale` whether it may have changed since;
+    after the events up to the row `looked` came, the identity was looked at. `rev` is that of the
+    repository's last applied commit.
+    """
+
+    key: str | None
+    stale: bool
+    looked: int
+    rev: str | None
+
+
+class Standing(NamedTuple):
+    """How many DIDs wait for something, and the bytes of their events."""
+
+    accounts: int
+    size: int
 
 
 def begin(connection: Connection[Any], did: str) -> None:
@@ -73,23 +126,41 @@ def begin(connection: Connection[Any], did: str) -> None:
     )
 
 
-def await_keys(connection: Connection[Any], reasons: Mapping[str, str]) -> list[str]:
-    """Have live events of DIDs wait for their keys (NO_KEY, WRONG_KEY).
-
-    Returns those that did not wait for anything before.
-    """
+def parked_of(connection: Connection[Any], dids: Sequence[str]) -> set[str]:
+    """Return those of the DIDs that are parked."""
     rows = connection.execute(
-        "INSERT INTO engine_parked (did, reason) SELECT * FROM unnest(%b::text[], %b::text[])"
-        " ON CONFLICT (did) DO NOTHING RETURNING did",
-        [text_array(list(reasons)), text_array(list(reasons.values()))],
+        "SELECT did FROM engine_parked WHERE did = ANY(%b::text[])", [text_array(list(dids))]
     ).fetchall()
-    return [did for (did,) in rows]
+    return {did for (did,) in rows}
+
+
+def await_keys(connection: Connection[Any], reasons: Mapping[str, str]) -> None:
+    """Have live events of DIDs that are not parked wait for their keys (NO_KEY, WRONG_KEY)."""
+    connection.execute(
+        "INSERT INTO engine_parked (did, reason) SELECT * FROM unnest(%b::text[], %b::text[])",
+        [text_array(list(reasons)), text_array(list(reasons.values()))],
+    )
+
+
+def await_key_again(connection: Connection[Any], did: str, reason: str) -> None:
+    """Drain no more of a DID until its identity was looked at again."""
+    connection.execute(
+        "UPDATE engine_parked SET reason = %s, draining = false WHERE did = %s AND draining",
+        [reason, did],
+    )
+
+
+def looked_at(connection: Connection[Any], dids: Sequence[str]) -> None:
+    """The identities of these DIDs were looked at: those who waited for that are drained, unless
+    they changed meanwhile.
+    """
+    connection.execute(_LOOKED_SQL, [text_array(KEYS), text_array(list(dids))])
 
 
 def nobody_comes(connection: Connection[Any], reasons: Sequence[str]) -> None:
     """Have the events of DIDs drained that wait for what this run does not do."""
     connection.execute(
-        "UPDATE engine_parked SET draining = true WHERE reason = ANY(%b::text[])",
+        "UPDATE engine_parked SET draining = true WHERE reason = ANY(%b::text[]) AND NOT draining",
         [text_array(list(reasons))],
     )
 
@@ -106,20 +177,22 @@ def spoil(connection: Connection[Any], dids: Sequence[str]) -> None:
     connection.execute(_SPOIL_SQL, [list(dids)])
 
 
-def park(
-    connection: Connection[Any], events: Sequence[tuple[str, str, bytes]], limit: int
-) -> list[str]:
-    """Store events (DID, host, frame) of parked DIDs; returns the DIDs that had too many.
+def park(connection: Connection[Any], events: Sequence[Arriving], limit: int) -> list[str]:
+    """Store events of parked DIDs, those that are not stored yet; returns the DIDs that had too
+    many.
 
     Those lose what waited, more than `limit` bytes of it, and are marked.
     """
-    dids, hosts, frames = zip(*events, strict=True)
-    connection.execute(_PUT_SQL, [text_array(dids), text_array(hosts), array("bytea", frames)])
-    sizes: dict[str, int] = {}
-    for did, _host, frame in events:
-        sizes[did] = sizes.get(did, 0) + len(frame)
+    dids, hosts, numbers, frames, withheld = zip(*events, strict=True)
     held = connection.execute(
-        _COUNT_SQL, [text_array(list(sizes)), array("bigint", list(sizes.values()))]
+        _PUT_SQL,
+        [
+            text_array(dids),
+            text_array(hosts),
+            array("bigint", numbers),
+            array("bytea", frames),
+            array("boolean", withheld),
+        ],
     ).fetchall()
     over: list[str] = [did for did, size in held if size > limit]
     if over:
@@ -137,10 +210,9 @@ def give_up(connection: Connection[Any], dids: Sequence[str]) -> None:
 
 
 def list_draining(connection: Connection[Any]) -> list[str]:
-    """Return the DIDs whose events are to be drained."""
+    """Return the DIDs whose events are to be drained, those first that have waited for longest."""
     rows = connection.execute(
-        f"SELECT p.did FROM engine_parked p WHERE {_READY} ORDER BY p.created_at"  # noqa: S608
-        " LIMIT 10000".encode()
+        "SELECT did FROM engine_parked WHERE draining ORDER BY created_at LIMIT 10000"
     ).fetchall()
     return [did for (did,) in rows]
 
@@ -149,8 +221,15 @@ def waiting(connection: Connection[Any], did: str, limit: int) -> list[Parked]:
     """Return the oldest events of a DID that is to be drained: none while it is not (any more),
     not more than `limit`, nor many more bytes than a batch has.
     """
-    rows = connection.execute(_WAITING_SQL.encode(), [did, limit, DRAINED_BYTES]).fetchall()
-    return [Parked(row, host, bytes(body)) for row, host, body in rows]
+    rows = connection.execute(_WAITING_SQL, [did, limit, DRAINED_BYTES]).fetchall()
+    return [Parked(row, host, bytes(body), bool(withheld)) for row, host, body, withheld in rows]
+
+
+def case_of(connection: Connection[Any], did: str) -> Case:
+    """By what the waiting events of a DID are judged. It must be parked."""
+    row = connection.execute(_CASE_SQL, [did]).fetchone()
+    assert row is not None, f"{did} is not parked"
+    return Case(*row)
 
 
 def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bool) -> None:
@@ -158,15 +237,18 @@ def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bo
 
     Where some were given up it is out of step again.
     """
-    connection.execute(
-        "DELETE FROM engine_resync_buffer WHERE id = ANY(%b::bigint[])",
-        [array("bigint", list(rows))],
-    )
+    if rows:
+        connection.execute(_DELETE_SQL, [array("bigint", list(rows)), did])
     if not last:
         return
     # The registry locks repositories, then what is parked: so in this order.
-    connection.execute(_FETCH_ANEW_SQL.encode(), [did])
-    connection.execute(
-        f"DELETE FROM engine_parked p WHERE p.did = %s AND {_READY}".encode(),  # noqa: S608
-        [did],
-    )
+    connection.execute(_FETCH_ANEW_SQL, [tid.from_microseconds(0, 0), did])
+    connection.execute("DELETE FROM engine_parked WHERE did = %s AND draining", [did])
+
+
+def standing(connection: Connection[Any]) -> dict[str, Standing]:
+    """Count who is parked, by what they wait for; reads the whole table."""
+    rows = connection.execute(
+        "SELECT reason, count(*), sum(bytes)::bigint FROM engine_parked GROUP BY reason"
+    ).fetchall()
+    return {reason: Standing(accounts, size) for reason, accounts, size in rows}

@@ -182,13 +182,16 @@ def _carried(
 
 
 def _tell_unverified(plan: Plan, steps: Mapping[str, Sequence[Step]], met: Met) -> None:
-    """Note verifications that their issuer took back, each time it happened."""
+    """Note verifications that their issuer took back, each time it happened.
+
+    Who may not be stored took nothing back by writing it anew.
+    """
     aside = {kept.uri: kept.row.basis for kept in met.aside}
     for key, of_key in steps.items():
         basis = met.old.get(key) or aside.get(key)
         for step in of_key:
             row = step.operation.row
-            if row is None and basis is not None:
+            if row is None and basis is not None and not step.withheld:
                 issuer, subject = basis
                 plan.unverified[key] = (issuer, subject, step.time)
             basis = None if row is None else row.basis

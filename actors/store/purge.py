@@ -158,7 +158,7 @@ def finish_purge(connection: Connection[Any], subject: str, reason: str) -> None
                     [subject],
                 )
             connection.execute("DELETE FROM engine_incomplete WHERE did = %s", [subject])
-            # Frames that wait hold what their author wrote; what comes after them is out of step.
+            # What came meanwhile has keys of what was deleted, and nothing of it is left.
             parking.give_up(connection, [subject])
         # Where it was a labeler, its labels are gone too: should it come back, they are read again.
         connection.execute("UPDATE engine_labelers SET cursor = NULL WHERE did = %s", [subject])

@@ -24,7 +24,7 @@ from actors.store.fence import CHECK_SQL, LOCK_SQL, Fence
 from actors.store.folding import Account, Known, Moment, Repo
 from actors.store.plan import Aside, Met, Plan, Thing, thing_of, thing_text
 
-__all__ = ["demote", "read"]
+__all__ = ["demote", "read", "revs_of"]
 
 _TYPES: Final[dict[str, RecordType]] = {
     type_.table: type_ for type_ in (*RECORDS.values(), UNKNOWN)
@@ -95,6 +95,14 @@ def read(
                 found.holder_basis[row[0]] = row[1:]
     _read_aside(connection, keys, things, met)
     return known, met
+
+
+def revs_of(connection: Connection[Any], dids: Sequence[str]) -> dict[str, str]:
+    """The last applied revs of these repositories; only those known."""
+    rows = connection.execute(
+        "SELECT did, rev FROM engine_repos WHERE did = ANY(%b::text[])", [text_array(dids)]
+    ).fetchall()
+    return dict(rows)
 
 
 def _read_aside(

@@ -38,7 +38,19 @@ _OUT_OF_STEP_SQL: Final = (
 )
 
 Wait = Callable[[float], None]
-Decode = Callable[[Connection[Any], Sequence[Parked]], Sequence[Change]]
+
+
+class Drained(NamedTuple):
+    """What comes of the oldest events that wait: of the first `taken` of them. Before the next is
+    taken its account must be looked at, where `ask` says why (NO_KEY, WRONG_KEY).
+    """
+
+    changes: Sequence[Change]
+    taken: int
+    ask: str | None = None
+
+
+Decode = Callable[[Connection[Any], str, Sequence[Parked]], Drained]
 
 
 class Whole(NamedTuple):
@@ -53,24 +65,38 @@ def begin(writer: Writer, did: str, wait: Wait) -> Outcome:
     return writer.transact(_nothing, wait, after=lambda to: parking.begin(to, did))
 
 
-def await_keys(writer: Writer, reasons: Mapping[str, str], wait: Wait) -> Outcome:
-    """Park DIDs until their keys are known, and have their identities looked at.
-
-    Raises as `Writer.apply`.
+def await_keys(
+    writer: Writer, reasons: Mapping[str, str], events: Sequence[Change], wait: Wait
+) -> Outcome:
+    """Park DIDs until their keys are known, with these events of theirs, and have their identities
+    looked at. Raises as `Writer.apply`.
     """
 
-    def after(connection: Connection[Any]) -> None:
-        identities.recheck(connection, parking.await_keys(connection, reasons))
+    def changes(connection: Connection[Any]) -> Sequence[Change]:
+        # Of those who are parked it is asked when they are drained: asking with every event would
+        # make each answer be from before.
+        parked = parking.parked_of(connection, list(reasons))
+        new = {did: reason for did, reason in reasons.items() if did not in parked}
+        # As the resolver does: identities are locked before what is parked.
+        identities.recheck(connection, list(new))
+        parking.await_keys(connection, new)
+        return events
 
-    return writer.transact(_nothing, wait, after=after)
+    return writer.transact(changes, wait)
 
 
-def nobody_comes(writer: Writer, reasons: Sequence[str], wait: Wait) -> Outcome:
-    """Have DIDs wait no longer for what this run does not do: fetching, verifying.
+def begin_run(writer: Writer, nobody: Sequence[str], asked: Sequence[str], wait: Wait) -> Outcome:
+    """Take up what an earlier run left parked: those who wait for what this run does not do
+    (`nobody`: fetching, verifying) wait no longer, and for the others (`asked`) it is asked again.
 
     What was to be fetched stays out of step. Raises as `Writer.apply`.
     """
-    return writer.transact(_nothing, wait, after=lambda to: parking.nobody_comes(to, reasons))
+
+    def after(connection: Connection[Any]) -> None:
+        identities.ask_again(connection, asked)
+        parking.nobody_comes(connection, nobody)
+
+    return writer.transact(_nothing, wait, after=after)
 
 
 def apply_fetched(
@@ -170,19 +196,27 @@ def drain(writer: Writer, did: str, decode: Decode, wait: Wait) -> Outcome | Non
             if limit == 1:
                 if isinstance(refused, TooSlow):
                     raise
-                return _drain(writer, did, _sparing(writer, did, decode, wait), wait, 1)
+                return _drain(writer, did, _sparing(writer, decode, wait), wait, 1)
             limit //= 2
 
 
 def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> Outcome | None:
     rows: list[Parked] = []
+    drained = Drained((), 0)
 
     def changes(connection: Connection[Any]) -> Sequence[Change]:
+        nonlocal drained
         rows[:] = parking.waiting(connection, did, limit)
-        return decode(connection, rows)
+        drained = decode(connection, did, rows) if rows else Drained((), 0)
+        return drained.changes
 
     def after(connection: Connection[Any]) -> None:
-        parking.done(connection, did, [each.row for each in rows], last=not rows)
+        if drained.ask is not None:
+            # Identities are locked before what is parked, and both after users.
+            identities.recheck(connection, [did])
+            parking.await_key_again(connection, did, drained.ask)
+        taken = [each.row for each in rows[: drained.taken]]
+        parking.done(connection, did, taken, last=not rows)
 
     outcome = _after_purges(
         writer, lambda: writer.transact(changes, wait, after=after, draining=did), wait
@@ -190,16 +224,18 @@ def _drain(writer: Writer, did: str, decode: Decode, wait: Wait, limit: int) -> 
     return outcome if rows else None
 
 
-def _sparing(writer: Writer, did: str, decode: Decode, wait: Wait) -> Decode:
+def _sparing(writer: Writer, decode: Decode, wait: Wait) -> Decode:
     """Decode one event that is refused, without the records that are to blame."""
 
-    def spared(connection: Connection[Any], rows: Sequence[Parked]) -> Sequence[Change]:
-        return [
+    def spared(connection: Connection[Any], did: str, rows: Sequence[Parked]) -> Drained:
+        drained = decode(connection, did, rows)
+        changes = [
             without_refused(writer, change, "refused with others", wait, did)
             if isinstance(change, AppliedCommit) and change.operations
             else change
-            for change in decode(connection, rows)
+            for change in drained.changes
         ]
+        return drained._replace(changes=changes)
 
     return spared
 

@@ -1,9 +1,8 @@
 """The tables of the index as data: names, columns, keys and the indexes that reads need.
 
-The first part is the contract with an AppView that reads this database: every table and column
-there exists with this name, type and meaning. The second part (`engine_...`) is the engine's own.
-A database that the engine creates itself uses `text` for every string; key columns have the
-collation C, so that the order of keys is the order of their bytes everywhere.
+The first part is the contract with an AppView that reads this database: tables and columns exist
+with these names, types and meanings. The second part (`engine_...`) is the engine's own. In our own
+databases every string is `text`, and keys have the collation C, which is the order of their bytes.
 """
 
 from actors.store.table import Table, table
@@ -302,7 +301,7 @@ ENGINE: tuple[Table, ...] = (
         "engine_identities",
         "did*~ text, plc! boolean, rank! integer = 2, next_check! timestamp = now(),"
         "checked_at timestamp, failures! integer = 0, handle text, claimed text, pds text,"
-        "signing_key text, labeler text, label_key text, problem text,"
+        "signing_key text, labeler text, label_key text, problem text, stale! boolean = false,"
         "created_at! timestamp = now()",
         indexes=("plc, rank, next_check",),
     ),
@@ -334,17 +333,18 @@ ENGINE: tuple[Table, ...] = (
         "engine_purges",
         "subject*~ text, reason! text, removed! bigint = 0, created_at! timestamp = now()",
     ),
-    # DIDs whose live events wait until their repository was fetched; then they are drained.
+    # DIDs whose live events wait; since those up to `looked` came, the identity was looked at.
     table(
         "engine_parked",
         "did*~ text, reason! text, draining! boolean = false, bytes! bigint = 0,"
-        "overflowed! boolean = false, created_at! timestamp = now()",
+        "overflowed! boolean = false, looked! bigint = 0, created_at! timestamp = now()",
+        indexes=("created_at WHERE draining", "did WHERE reason = 'resync'"),
     ),
-    # Those events, as they came.
+    # Those events, as they came; of authors who are `withheld`, without their records.
     table(
         "engine_resync_buffer",
-        "id* bigserial, did!~ text, host! text, body! bytea",
-        indexes=("did, id",),
+        "id* bigserial, did!~ text, host! text, seq! bigint = 0, body! bytea, withheld boolean",
+        indexes=("did, id", "did, seq"),
     ),
     # The newest drops: what was not indexed (uri or DID), and why.
     table(

@@ -314,7 +314,8 @@ class Writer:
         if resynced := [each.did for each in changes if isinstance(each, Resynced)]:
             self._judge_again(found, resynced)
         if plan.folded.parked:
-            parking.park(self._connection, plan.folded.parked, self._parked_bytes)
+            over = parking.park(self._connection, plan.folded.parked, self._parked_bytes)
+            plan.outcome.given_up = len(over)
         if plan.folded.spoiled:
             parking.spoil(self._connection, sorted(plan.folded.spoiled))
         self._finish(plan, [*work, *self._follows(found)], tallies, drops)

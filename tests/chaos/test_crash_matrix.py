@@ -44,9 +44,12 @@ CRASH_POINTS = [
     "notifier.after_commit@notifier:2",
 ]
 # Points of actors that are not in this run, or of work too large for it, which have tests of
-# their own (of the fetcher, the resolver, the label client, of personal indexes, and of large
-# removals by the notifier).
-ELSEWHERE = ("fetcher.", "label_client.", "personal.", "resolver.", "slice", "written", "expired")
+# their own (of the fetcher, the resolver, the label client, of personal indexes, of events that
+# wait, and of large removals by the notifier).
+ELSEWHERE = (
+    *("fetcher.", "label_client.", "personal.", "resolver.", "slice", "written", "expired"),
+    *("shard.parking", "shard.drained"),
+)
 # Small batches and frequent saves, so that every point is passed many times.
 SMALL_STEPS = {
     "SKYSHARD_SHARD__BATCH_COMMITS": "50",

@@ -347,6 +347,26 @@ def test_the_pack_counts_only_with_the_first_version_of_a_profile(stage: Stage) 
     assert stage.rows("SELECT awaited, kind FROM engine_pending") == [(packs[1], "joined")]
 
 
+def test_a_verification_that_may_not_be_stored_is_not_taken_back(stage: Stage) -> None:
+    author = Author(1)
+    key = "app.bsky.graph.verification/a"
+    fields = {"subject": "did:web:s.test", "handle": "s.test", "displayName": "S"}
+    stage.apply(author.creates(key, **fields))
+    stage.do(
+        "INSERT INTO user_settings (user_did, data_collection_forbidden) VALUES (%s, true)",
+        author.did,
+    )
+    outcome = stage.apply(author.creates(key, **fields))
+    assert stage.rows("SELECT * FROM verifications") == []
+    assert stage.work(outcome, NotifierWork, "unverified") == []
+    # Who forbids it may still take back what is there.
+    stage.do("UPDATE user_settings SET data_collection_forbidden = false")
+    stage.apply(author.creates(key, **fields))
+    stage.do("UPDATE user_settings SET data_collection_forbidden = true")
+    outcome = stage.apply(author.deletes(key))
+    assert len(stage.work(outcome, NotifierWork, "unverified")) == 1
+
+
 def test_a_verification_that_is_taken_back_is_told_also_within_one_batch(stage: Stage) -> None:
     author = Author(1)
     key = "app.bsky.graph.verification/a"

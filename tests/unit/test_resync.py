@@ -1,6 +1,6 @@
 """Fetched records and whole repositories: compared with what is indexed, while live events wait."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -8,10 +8,10 @@ import pytest
 
 from actors.atproto import tid
 from actors.decoder import Batch
+from actors.parked import ParkedEvents
 from actors.store import resync
-from actors.store.batch import AccountState, Change, Fetched, Outcome
+from actors.store.batch import AccountState, Fetched, Outcome
 from actors.store.held import Range
-from actors.store.parking import Parked
 from actors.store.writer import Writer
 from tests.author import START, Author, ref
 from tests.writing import begin_run, decoded, make_index, session, writer
@@ -26,11 +26,7 @@ def no_wait(_seconds: float) -> None:
     return None
 
 
-def decode(_connection: Any, rows: Sequence[Parked]) -> Sequence[Change]:
-    batch = Batch()
-    for row in rows:
-        batch.add(row.frame, row.host)
-    return batch.changes
+decode = ParkedEvents(Batch, verifies=False, crash_point=lambda: None).decode
 
 
 class Stage:
@@ -228,9 +224,9 @@ def test_what_this_run_does_not_fetch_is_waited_for_no_longer(stage: Stage) -> N
     stage.connection.execute("UPDATE engine_repos SET out_of_step = true")
     resync.begin(stage.writing, author.did, no_wait)
     stage.live(author.creates(f"{POST}/b", text="b"))
-    resync.nobody_comes(stage.writing, ["no_key"], no_wait)
+    resync.begin_run(stage.writing, ["no_key"], [], no_wait)
     assert stage.column("SELECT did FROM engine_parked WHERE draining") == []
-    resync.nobody_comes(stage.writing, ["resync"], no_wait)
+    resync.begin_run(stage.writing, ["resync"], [], no_wait)
     assert stage.drain(author) == 1
     assert stage.column("SELECT out_of_step FROM engine_repos") == [True]
     assert stage.rows("SELECT * FROM engine_parked") == []
