@@ -86,7 +86,6 @@ class FetcherOptions:
     fetcher: FetcherSettings
     shards: int
     look_seconds: float = 1.0
-    personal: bool = False
 
 
 class PdsFetcher(Actor):
@@ -118,7 +117,6 @@ class PdsFetcher(Actor):
             of.repos and of.whole_accounts,
             of.patience_seconds,
             of.failed_seconds,
-            settings.personal,
         )
         self._filling = Filling(
             context, self._session, wants, settings.look_seconds, self._look_soon
@@ -129,8 +127,9 @@ class PdsFetcher(Actor):
         if of.repos:
             self._lanes.insert(0, ((REPOS_FIRST,), of.repo_concurrency))
             self._lanes.append(((BACKFILL_LAST,), of.backfill_concurrency))
-        self._jobs = UnderWay()
-        self._troubled: set[str] = set()
+        spare = settings.network.connections - sum(most for _, most in self._lanes)
+        self._jobs = UnderWay(context.clock.monotonic, spare)
+        self._well: set[str] = set()
         self._timer: Timer | None = None
         metrics = context.metrics
         self._records = metrics.counter("fetched_records_total", "Records of whole repositories")
@@ -222,7 +221,7 @@ class PdsFetcher(Actor):
             self._io.submit(
                 partial(self._asking.backfill, job.number, account, job.room, job.admission)
             )
-        elif job.host in self._troubled or due.attempts:
+        elif job.host not in self._well or due.attempts:
             # Nothing need wait for a server that is not there.
             self._io.submit(partial(self._asking.latest, job.number, account))
         else:
@@ -287,9 +286,7 @@ class PdsFetcher(Actor):
 
     def _trouble(self, job: Job, failure: Failure) -> None:
         log.debug("not fetched", kind=job.due.kind, key=job.due.key, reason=failure.reason)
-        if len(self._troubled) > MOST_COUNTED:
-            self._troubled.clear()
-        self._troubled.add(job.host)
+        self._well.discard(job.host)
 
     def _send(self, job: Job, message: Any, step: str) -> None:
         self._sending.send(job.due.did, message, (job.number, step), patient=job.patient)
@@ -353,7 +350,9 @@ class PdsFetcher(Actor):
                 self._jobs.again(job)
                 self._park(job)
             else:
-                self._troubled.discard(job.host)
+                if len(self._well) > MOST_COUNTED:
+                    self._well.clear()
+                self._well.add(job.host)
                 became = ending.written(job.due, result, found[job.due.row], self._policy)
                 ended.append(self._end(job, became))
         self._write(ended, refresh=refresh)

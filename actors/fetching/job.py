@@ -24,9 +24,9 @@ _PROFILE: Final = "app.bsky.actor.profile/self"
 class Job:
     """It belongs to the actor; only `room` and `admission` are shared with the I/O thread.
 
-    `rank` is that with which it was begun. `asks`: its server is busy with it. `read`: it has been
-    read before its live events wait. `parked`: they do. `unacked` are slices that were handed on
-    and are not written, `result` how the asking ended.
+    `rank` is that with which it was begun, at the second `began`. `asks`: its server is busy with
+    it. `read`: it has been read before its live events wait. `parked`: they do. `unacked` are
+    slices that were handed on and are not written, `result` how the asking ended.
     """
 
     number: int
@@ -36,6 +36,7 @@ class Job:
     host: str
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SLICES_UNDER_WAY))
     admission: Admission = field(default_factory=Admission)
+    began: float = 0.0
     asks: bool = False
     read: bool = False
     parked: bool = False
@@ -46,6 +47,13 @@ class Job:
     def patient(self) -> bool:
         """Whether others have precedence."""
         return self.rank == BACKFILL_LAST
+
+    def is_late(self, since: float) -> bool:
+        """Whether it has waited for its first answer since then; what comes in a whole repository
+        may well take its time.
+        """
+        waits = self.result is None and not self.parked and not self.patient
+        return waits and self.began < since
 
     @property
     def path(self) -> str:

@@ -1,7 +1,7 @@
 """What is being fetched: jobs, the servers that are busy with them, the bytes that they hold."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -11,12 +11,21 @@ from actors.store.incomplete import BACKFILL_LAST, Due
 
 MOST_WAITING: Final = 32 * 1024 * 1024
 """Bytes of small repositories that wait for their shard, beyond which no more are fetched."""
+LATE_SECONDS: Final = 1.0
+"""Who has not answered by then may be one who never does."""
 
 
 class UnderWay:
-    """The jobs by their numbers. A number is used once, so what comes late meets no other job."""
+    """The jobs by their numbers. A number is used once, so what comes late meets no other job.
 
-    def __init__(self) -> None:
+    Args:
+        now: tells the time in seconds; only differences count.
+        spare: jobs that may wait for servers that are late without taking a place of others.
+    """
+
+    def __init__(self, now: Callable[[], float], spare: int) -> None:
+        self._now = now
+        self._spare = spare
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._hosts: Counter[str] = Counter()
@@ -36,13 +45,20 @@ class UnderWay:
     def room(self, ranks: Iterable[int], most: int) -> int:
         """How many more may be begun of ranks that share `most` places.
 
-        A small repository that was read takes none, as long as not too much waits in memory.
+        A small repository that was read takes none, as long as not too much waits in memory; nor
+        do some of those whose servers are late, as the dead ones would hold up all others.
         """
         if self._waiting >= MOST_WAITING and BACKFILL_LAST in ranks:
             return 0
-        return most - sum(
-            job.rank in ranks and not isinstance(job.result, Whole) for job in self._jobs.values()
-        )
+        since = self._now() - LATE_SECONDS
+        taken = late = elsewhere = 0
+        for job in self._jobs.values():
+            if job.rank not in ranks:
+                elsewhere += job.is_late(since)
+            elif not isinstance(job.result, Whole):
+                taken += 1
+                late += job.is_late(since)
+        return most - taken + max(0, min(late, self._spare - elsewhere))
 
     def busy(self, pds: str) -> int:
         """With how many of them a server is busy."""
@@ -81,6 +97,7 @@ class UnderWay:
 
     def _occupy(self, job: Job) -> None:
         job.asks = True
+        job.began = self._now()
         self._hosts[job.account.pds] += 1
 
     def _let_go(self, job: Job) -> None:
