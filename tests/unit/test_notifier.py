@@ -2,47 +2,20 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
-from actors.messages import MESSAGES, NotifierWork, OutboxWork, SweepOutbox
+from actors.messages import MESSAGES, NotifierWork
 from actors.notifier import Notifier, NotifierSettings
 from actors.store import outbox
 from actors.store.session import SessionSettings
-from engine.actor import Actor
-from engine.address import Address
 from engine.control import Fail
-from engine.message import Message
 from engine.topology import Edge, EdgeKind
-from tests.notifying import CODEC, NOTIFIER, Place, place
+from tests.notifying import NOTIFIER, Place, place
 from tests.unit.engine_harness import Harness
+from tests.unit.outbox_sender import Script, Sender
 
 EPOCH = 7
-
-
-@dataclass(frozen=True)
-class Script:
-    """What a shard says: (row, number, work), or None to have the outbox looked through."""
-
-    said: tuple[tuple[int, int, NotifierWork] | None, ...]
-
-
-class Sender(Actor):
-    """Stands for a shard."""
-
-    settings: Script
-
-    def on_peer(self, peer: Address, generation: int, up: bool) -> None:
-        if not up:
-            return
-        for said in self.settings.said:
-            message: Message = SweepOutbox()
-            if said is not None:
-                row, number, work = said
-                message = OutboxWork(row, number, CODEC.encode(work))
-            assert self.context.offer(peer, message)
-        self.context.finish({})
 
 
 @pytest.fixture

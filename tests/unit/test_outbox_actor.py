@@ -10,19 +10,18 @@ import psycopg
 import pytest
 
 from actors import outbox_actor
-from actors.messages import MESSAGES, CreateUsers, OutboxWork, SweepOutbox
+from actors.messages import MESSAGES, CreateUsers
 from actors.outbox_actor import OutboxActor, Work
 from actors.store import outbox
 from actors.store.arrays import register
 from actors.store.migrate import bring_up_to_date
 from actors.store.session import Connection, SessionSettings
-from engine.actor import Actor, Delivery
-from engine.address import Address
 from engine.context import Context
 from engine.control import Drain, Fail, Fault
-from engine.message import Codec, Message
+from engine.message import Codec
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
+from tests.unit.outbox_sender import Script, Sender
 
 EPOCH = 7
 BODY = Codec((CreateUsers,))
@@ -37,7 +36,7 @@ class WorkerSettings:
 
 
 class Worker(OutboxActor[CreateUsers]):
-    """Writes what it did into a table `done`."""
+    """Writes what it did into a table `done`; what it has done before it knows by its row."""
 
     def __init__(self, context: Context, settings: WorkerSettings) -> None:
         super().__init__(context, settings, settings.session, CreateUsers)
@@ -47,10 +46,14 @@ class Worker(OutboxActor[CreateUsers]):
         rows = [work.row for work in works]
         with connection.transaction():
             self.fence.check(connection)
+            left = outbox.left_for(connection, "worker", 10_000)
+            there = {each.row for each in left}
             for work in works:
-                connection.execute(
-                    "INSERT INTO done (row, word) VALUES (%s, %s)", [work.row, work.body.dids[0]]
-                )
+                if work.row in there:
+                    connection.execute(
+                        "INSERT INTO done (row, word) VALUES (%s, %s)",
+                        [work.row, work.body.dids[0]],
+                    )
             if self.settings.later:
                 self.left += rows
                 self.context.after(0.01, self.finish_left)
@@ -65,31 +68,11 @@ class Worker(OutboxActor[CreateUsers]):
         self.finish(left)
 
 
-@dataclass(frozen=True)
-class Script:
+def say(*said: tuple[int, int, str] | None) -> Script:
     """What a sender says: (row, number, word), or None for a sweep."""
-
-    said: tuple[tuple[int, int, str] | None, ...]
-
-
-class Sender(Actor):
-    """Stands for a shard."""
-
-    settings: Script
-
-    def on_peer(self, peer: Address, generation: int, up: bool) -> None:
-        if not up:
-            return
-        for said in self.settings.said:
-            message: Message = SweepOutbox()
-            if said is not None:
-                row, number, word = said
-                message = OutboxWork(row, number, BODY.encode(CreateUsers([word])))
-            assert self.context.offer(peer, message)
-        self.context.finish({})
-
-    def receive(self, message: Message, delivery: Delivery) -> Message | None:
-        raise AssertionError(message)
+    return Script(
+        tuple(None if each is None else (*each[:2], CreateUsers([each[2]])) for each in said)
+    )
 
 
 @pytest.fixture
@@ -148,7 +131,7 @@ def test_work_that_comes_as_messages_is_done_without_reading_the_table(
             (row, at + 1, word)
             for at, (row, word) in enumerate(zip(rows, ("one", "two", "three"), strict=True))
         )
-        harness.spawn("sender", Sender, Script(said))
+        harness.spawn("sender", Sender, say(*said))
         until_empty(harness, connection)
         harness.until(lambda: harness.metrics("worker").value("outbox_works_total") == 3)
         assert harness.metrics_now("worker").value("outbox_reads_total") == 1
@@ -163,7 +146,7 @@ def test_a_gap_in_the_numbers_has_what_was_not_sent_along_done_before_what_was(
         harness.until(lambda: harness.metrics("worker").value("outbox_reads_total") == 1)
         rows = leave(connection, "one", "two", "three", "four")
         said = ((rows[0], 1, "one"), (rows[2], 3, "three"), (rows[3], 4, "four"))
-        harness.spawn("sender", Sender, Script(said))
+        harness.spawn("sender", Sender, say(*said))
         until_empty(harness, connection)
         harness.until(lambda: harness.metrics("worker").value("outbox_gaps_total") == 1)
     assert done(connection) == ["one", "two", "three", "four"]
@@ -176,7 +159,7 @@ def test_a_message_about_work_that_is_being_done_does_not_do_it_again(
     with stage(database, later=True) as harness:
         harness.until(lambda: len(done(connection)) == 2)
         said = ((rows[0], 1, "one"), (rows[1], 2, "two"), None)
-        harness.spawn("sender", Sender, Script(said))
+        harness.spawn("sender", Sender, say(*said))
         until_empty(harness, connection)
     assert done(connection) == ["one", "two"]
 
@@ -201,7 +184,7 @@ def test_a_crash_between_any_two_steps_loses_and_doubles_nothing(
     with stage(database, crash=f"{point}@worker:1") as harness:
         assert harness.bury("worker") == -9
         harness.start("worker", *harness.made["worker"])
-        harness.spawn("sender", Sender, Script(said))
+        harness.spawn("sender", Sender, say(*said))
         harness.until(lambda: bool(harness.reports("sender")))
         until_empty(harness, connection)
     assert done(connection) == ["one", "two"]
@@ -217,7 +200,7 @@ def test_an_actor_outlasts_a_database_that_ends_its_sessions(
             " WHERE datname = current_database() AND application_name = 'skyshard worker'"
         )
         leave(connection, "one")
-        harness.spawn("sender", Sender, Script((None,)))
+        harness.spawn("sender", Sender, say(None))
         until_empty(harness, connection)
     assert done(connection) == ["one"]
 
@@ -307,7 +290,7 @@ def test_an_actor_of_a_run_that_was_replaced_ends_it(
         harness.until(lambda: "worker" in harness.up)
         connection.execute("UPDATE engine_epoch SET epoch = epoch + 1")
         leave(connection, "one")
-        harness.spawn("sender", Sender, Script((None,)))
+        harness.spawn("sender", Sender, say(None))
         harness.until(lambda: bool(harness.of("worker", Fail)))
         (failure,) = harness.of("worker", Fail)
     assert isinstance(failure, Fail)
@@ -326,7 +309,7 @@ def test_a_stop_in_good_order_does_what_is_held_and_leaves_the_rest_in_the_table
         said = tuple(
             (row, at + 1, word) for at, (row, word) in enumerate(zip(rows, words, strict=True))
         )
-        harness.spawn("sender", Sender, Script(said))
+        harness.spawn("sender", Sender, say(*said))
         harness.until(lambda: bool(harness.reports("sender")))
         harness.hub.send("worker", 1, Drain(20.0))
         assert harness.bury("worker", crashed=False) == 0
