@@ -80,8 +80,9 @@ class Network:
     """A network and its firehose.
 
     `users` accounts live at a time; `sign=False` puts one constant signature on every commit, which
-    saves about a tenth of the time and is for benchmarks that verify none. `statuses` is the part of
-    the events by which accounts go away or come back.
+    saves about a tenth of the time and is for benchmarks that verify none. `changes` is the part of
+    the writes that delete or change a record, `statuses` that of the events by which accounts go
+    away or come back.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Network:
         *,
         sign: bool = True,
         records_per_account: int = 5000,
+        changes: float = _CHANGES,
         statuses: float = _STATUSES,
     ) -> None:
         if users < 2:
@@ -99,6 +101,7 @@ class Network:
         self._users = users
         self._sign = sign
         self._limit = records_per_account
+        self._changes = changes
         self._statuses = statuses
         self._chance = random.Random(seed)
         self._world = World(seed, self._chance)
@@ -176,7 +179,7 @@ class Network:
         writes: dict[str, Write] = {}
         while len(writes) < count:
             made = None
-            if account.own and self._chance.random() < _CHANGES:
+            if account.own and self._chance.random() < self._changes:
                 made = self._change(account)
             made = made or self._creation(account)
             writes.setdefault(made.path, made)

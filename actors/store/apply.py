@@ -190,6 +190,8 @@ class PlanWriter:
                     for type_, column in zip(_ACCOUNT_TYPES, zip(*rows, strict=True), strict=True)
                 ],
             )
+        if folded.returned:
+            self._execute(statements.RETURNED_SQL, [text_array(sorted(folded.returned))])
         if folded.statuses:
             dids, statuses = zip(*sorted(folded.statuses.items()), strict=True)
             self._execute(statements.PUT_STATUSES_SQL, [text_array(dids), text_array(statuses)])

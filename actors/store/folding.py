@@ -130,8 +130,9 @@ class Folded:
 
     `final` holds the last operation by table and key; `steps` all of them, for tables in which the
     way there matters. `statuses` are accounts that are shown or hidden now, `purges` accounts that
-    were deleted, `parked` events that wait, `spoiled` DIDs of which
-    something is not there that a fetch under way has brought, or will not bring again.
+    were deleted, `returned` those that their host says it serves, `parked` events that wait (their
+    DID, host and frame), `spoiled` DIDs of which something is not there that a fetch under way has
+    brought, or will not bring again.
     """
 
     final: dict[str, dict[str, Operation]] = field(default_factory=lambda: defaultdict(dict))
@@ -140,6 +141,7 @@ class Folded:
     accounts: dict[str, Account] = field(default_factory=dict)
     statuses: dict[str, str | None] = field(default_factory=dict)
     purges: set[str] = field(default_factory=set)
+    returned: set[str] = field(default_factory=set)
     identities: set[str] = field(default_factory=set)
     parked: list[Arriving] = field(default_factory=list)
     spoiled: set[str] = field(default_factory=set)
@@ -346,6 +348,9 @@ def _account(folded: Folded, known: Known, state: AccountState) -> None:
     status = None if state.active else state.status
     now = before._replace(active=state.active, status=status, account=moment)
     folded.accounts[did] = now
+    if now.active:
+        # It may have been away before the index began.
+        folded.returned.add(did)
     if now.shown_status == before.shown_status:
         return
     folded.statuses[did] = now.shown_status

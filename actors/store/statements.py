@@ -93,6 +93,12 @@ PUT_STATUSES_SQL: Final = (
     " FROM unnest(%b::text[], %b::text[]) AS i (did, status)"
     " ON CONFLICT (did) DO UPDATE SET engine_account_status = excluded.engine_account_status"
 )
+# What could not be had of an account while it was away can be had now.
+RETURNED_SQL: Final = (
+    "UPDATE engine_incomplete SET state = 'waiting', attempts = 0, next_try = now()"
+    " WHERE kind IN ('repo', 'profile') AND key = ANY(%b::text[])"
+    " AND (state IN ('failed', 'waiting') OR state = 'done' AND reason = 'withheld')"
+)
 PUT_PURGES_SQL: Final = (
     "INSERT INTO engine_purges (subject, reason) SELECT i.did, 'deleted'"
     " FROM unnest(%b::text[]) AS i (did) ON CONFLICT (subject) DO NOTHING"

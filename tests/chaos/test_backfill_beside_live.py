@@ -19,7 +19,7 @@ from actors import capture
 from bench.relay_process import relay_process
 from tests import tables
 from tests.backfilling import Size, Story, Traffic, apart_from, lag_of, lags
-from tests.chaos.test_fetching_end_to_end import comparable
+from tests.chaos.fetching_run import comparable
 from tests.postgres_server import short_folder
 from tests.program import ROOT, Program, program, wait_until
 from tests.reference import Reference

@@ -15,7 +15,7 @@ from bench.network import Network
 from bench.network_account import text_of
 from bench.relay_process import RelayProcess, relay_process
 from tests import tables
-from tests.chaos.test_fetching_end_to_end import ON, comparable
+from tests.chaos.fetching_run import ON, comparable
 from tests.program import program, wait_until
 from tests.reference import Reference
 from tests.servers.directory import PlcDirectory

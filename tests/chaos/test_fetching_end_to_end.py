@@ -1,85 +1,59 @@
-"""The program with its fetcher: begun in the middle, it comes to have the whole."""
+"""The program with its fetcher: begun in the middle, it comes to have the whole, and keeps it."""
 
-import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from actors import capture
-from actors.atproto import frames
-from actors.atproto.events import Account
+from actors.atproto.events import Account, Commit
+from actors.store.verify import verify
 from bench.network import Network
 from bench.relay_options import RelayOptions
-from bench.relay_process import relay_process
+from bench.relay_process import RelayProcess, relay_process
 from tests import tables
+from tests.chaos.fetching_run import ON, stop
+from tests.convergence import Expectation, History, decoded
 from tests.program import Program, program, wait_until
-from tests.reference import Reference
 from tests.servers.directory import PlcDirectory
 from tests.servers.dns import DnsServer
 from tests.servers.network import synthetic_documents
 from tests.servers.pds import Pds
 
-EVENTS = 2_000
-ON = {
-    "SKYSHARD_RESOLVER__ENABLED": "true",
-    "SKYSHARD_RESOLVER__REQUESTS_PER_SECOND": "500",
-    "SKYSHARD_FETCHER__ENABLED": "true",
-    "SKYSHARD_FETCHER__PATIENCE_SECONDS": "1",
-    "SKYSHARD_FETCHER__WHOLE_ACCOUNTS": "true",
-    "SKYSHARD_FETCHER__RETRY_MIN_SECONDS": "1",
-    "SKYSHARD_FETCHER__RETRY_MAX_SECONDS": "2",
-    "SKYSHARD_NETWORK__REQUESTS_PER_SECOND": "500",
-    "SKYSHARD_NETWORK__ALLOW_PRIVATE_HOSTS": "true",
-    "SKYSHARD_LEXICON__MODE": "on",
+EVENTS_A_PART = 800
+# Who is given up is given up soon, and nothing is waited for long.
+SETTINGS = {
+    **ON,
+    "SKYSHARD_FETCHER__RETRY_MIN_SECONDS": "0.2",
+    "SKYSHARD_FETCHER__RETRY_MAX_SECONDS": "0.5",
 }
 
 
 class World:
-    """A network: what was said in it, and its servers."""
+    """A network in three parts: before the index, at its beginning, and later; its servers."""
 
     def __init__(self) -> None:
-        network = Network(seed=3, users=25)
-        # Whose repository cannot be had is another matter.
-        self.frames = [frame for frame in network.events(EVENTS) if not _goes_away(frame)]
-        self.pds = Pds()
-        self.pds.feed(*self.frames)
+        network = Network(seed=6, users=25, statuses=0.008, changes=0.15)
+        # All users come in the first part.
+        self.before, self.first, self.later = (
+            list(network.events(EVENTS_A_PART)) for _ in range(3)
+        )
         self.network = network
+        self.pds = Pds()
+        self.pds.feed(*self.before, *self.first)
+        self.history = History(self.before)
 
-    def expected(self) -> tables.Tables:
-        reference = Reference()
-        for frame in self.frames:
-            reference.frame(frame)
-        return comparable(reference.tables())
-
-
-def _goes_away(frame: bytes) -> bool:
-    event = frames.decode(frame)
-    return isinstance(event, Account) and not event.active
-
-
-def comparable(of: tables.Tables) -> tables.Tables:
-    """Without what depends on how a record came: its commit, which is also the time of those that
-    have none of their own; events of before; notifications of the past.
-    """
-    left = tables.without(of, "notifications", "engine_accounts")
-    return {
-        name: {
-            key: {
-                column: value
-                for column, value in row.items()
-                if not column.startswith("commit_")
-                and column != "engine_joined_via"
-                and (name, column) != ("generic_records", "created_at")
-            }
-            for key, row in rows.items()
-        }
-        for name, rows in left.items()
-    }
+    def went_away(self) -> list[set[str | None]]:
+        """How accounts went away, in each part."""
+        return [
+            {event.status for event in map(decoded, part) if isinstance(event, Account)} - {None}
+            for part in (self.before, self.first, self.later)
+        ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world() -> World:
     return World()
 
@@ -90,31 +64,75 @@ def environment(world: World) -> Iterator[dict[str, str]]:
         documents = synthetic_documents(world.network, world.pds.url)
         with PlcDirectory(documents.items()) as plc:
             yield {
-                **ON,
+                **SETTINGS,
                 "SKYSHARD_NETWORK__PLC_URL": plc.url,
                 "SKYSHARD_NETWORK__NAMESERVERS": dns.nameserver,
             }
 
 
-def stop(running: Program) -> None:
-    running.child.send_signal(signal.SIGTERM)
-    assert running.wait() == 0, running.tail()
+def comes_to(database: str, expected: Expectation, running: Program) -> None:
+    """Wait until the tables hold what they should."""
+
+    def differences() -> list[str]:
+        try:
+            return expected.differences(tables.read_tables(database))
+        except psycopg.errors.UndefinedTable:
+            return ["no tables yet"]
+
+    deadline = time.monotonic() + 150.0
+    while found := differences():
+        assert time.monotonic() < deadline, "\n".join([*found, running.tail(20)])
+        time.sleep(0.3)
 
 
-def differences(database: str, expected: tables.Tables) -> list[str]:
-    try:
-        return tables.differences(expected, comparable(tables.read_tables(database)))
-    except psycopg.errors.UndefinedTable:
-        return ["no tables yet"]
+def changed_by_fetch(world: World) -> int:
+    """How many records from before are deleted or changed later."""
+    old = world.history.old()
+    return sum(
+        f"at://{event.did}/{op.path}" in old
+        for event in map(decoded, world.later)
+        if isinstance(event, Commit)
+        for op in event.ops
+    )
 
 
-@pytest.mark.parametrize("kills", [0, 3])
-def test_an_index_that_begins_in_the_middle_comes_to_have_the_whole(
-    database: str, world: World, environment: dict[str, str], tmp_path: Path, kills: int
+def told_of_in(part: Sequence[bytes]) -> set[str]:
+    """Accounts that went away or came back."""
+    return {event.did for event in map(decoded, part) if isinstance(event, Account)}
+
+
+def nothing_waits(database: str) -> bool:
+    """Whether everything was fetched or given up."""
+    with psycopg.connect(database) as connection:
+        return not connection.execute(
+            "SELECT FROM engine_incomplete WHERE state = 'waiting' LIMIT 1"
+        ).fetchall()
+
+
+async def _feed(pds: Pds, frames: Sequence[bytes]) -> None:
+    """In the loop that answers, so that nothing changes amid an answer."""
+    pds.feed(*frames)
+
+
+def go_on(world: World, relay: RelayProcess) -> None:
+    """The last part happens: its servers know it first."""
+    world.pds.run(_feed(world.pds, world.later))
+    relay.publish(world.later)
+    world.history.goes_on(world.later)
+
+
+def test_an_index_that_begins_in_the_middle_comes_to_have_the_whole_and_keeps_it(
+    database: str, world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "half.frames.gz"
-    capture.write(path, world.frames[len(world.frames) // 2 :])
-    expected = world.expected()
+    before, first, later = world.went_away()
+    assert before
+    assert first
+    assert "deleted" in first | later
+    assert changed_by_fetch(world) > 5
+    path = tmp_path / "middle.frames.gz"
+    capture.write(path, world.first)
+    world.history.goes_on(world.first)
+    assert world.history.away
     with (
         relay_process(path, RelayOptions()) as relay,
         program(
@@ -123,13 +141,22 @@ def test_an_index_that_begins_in_the_middle_comes_to_have_the_whole(
             environment=environment,
         ) as running,
     ):
-        for count in range(kills):
-            fetched = len(world.pds.requests) + 5 * (count + 1)
+        for count, actor in enumerate(("pds_fetcher", "shard-0", "pds_fetcher")):
+            wanted = 5 * (count + 1)
             wait_until(
-                lambda fetched=fetched: len(world.pds.requests) >= fetched,  # type: ignore[misc]  # a default binds it
+                lambda wanted=wanted: len(world.pds.requests) >= wanted,  # type: ignore[misc]  # a default binds it
                 "some requests",
                 running,
             )
-            running.kill(("pds_fetcher", "shard-0", "pds_fetcher")[count])
-        wait_until(lambda: not differences(database, expected), "the whole", running, 90.0)
+            running.kill(actor)
+        comes_to(database, Expectation(world.history), running)
+        wait_until(lambda: nothing_waits(database), "the end of all tries", running)
+        away = set(world.history.away)
+        go_on(world, relay)
+        back = away - world.history.away
+        assert back - told_of_in(world.first), "nobody came back of whom nothing had been said"
+        expected = Expectation(world.history)
+        comes_to(database, expected, running)
         stop(running)
+    assert expected.differences(tables.read_tables(database)) == []
+    assert verify(database) == []

@@ -14,7 +14,7 @@ from bench.network import Network
 from bench.relay_options import RelayOptions
 from bench.relay_process import relay_process
 from tests import tables
-from tests.chaos.test_fetching_end_to_end import ON, comparable, differences, stop
+from tests.chaos.fetching_run import ON, comparable, differences, stop
 from tests.program import program, wait_until
 from tests.reference import Reference
 from tests.servers.directory import PlcDirectory

@@ -10,7 +10,7 @@ import pytest
 from bench.network_account import Write, document
 from bench.relay_process import RelayProcess, relay_process
 from tests.author import START, Author, account_event, ref
-from tests.chaos.test_fetching_end_to_end import ON, stop
+from tests.chaos.fetching_run import ON, stop
 from tests.program import program, wait_until
 from tests.servers.directory import PlcDirectory
 from tests.servers.dns import DnsServer

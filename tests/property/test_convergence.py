@@ -13,7 +13,7 @@ from tests.settling import Engine
 from tests.tables import read_tables
 from tests.writing import make_index
 
-EVENTS = 1_500
+EVENTS = 500
 CHUNK = 50
 
 
@@ -28,9 +28,9 @@ class World:
     def __init__(self, engine: Engine, seed: int) -> None:
         self.engine = engine
         self.chance = random.Random(seed)
-        frames = list(Network(seed, 24, statuses=0.02).events(EVENTS))
-        third = EVENTS // 3
-        self.parts = [frames[start : start + third] for start in range(0, EVENTS, third)]
+        network = Network(seed, 24, statuses=0.012, changes=0.15)
+        # All users come in the first part.
+        self.parts = [list(network.events(EVENTS)) for _ in range(3)]
         self.pds = Pds()
         self.pds.feed(*self.parts[0])
         self.history = History(self.parts[0])
