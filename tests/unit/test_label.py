@@ -4,7 +4,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.atproto import cbor, frames, label, multikey
@@ -220,12 +220,14 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from((*label._SIGNED, "sig")), _JSON))
 def test_any_value_is_a_label_or_refused(fields: dict[str, Any]) -> None:
     with contextlib.suppress(LabelRefused):
         label.read({**made(), **fields}, SRC, NOW)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_frame_or_an_error_of_the_wire(data: bytes) -> None:
     for frame in (data, cbor.encode({"op": 1, "t": "#labels"}) + data):

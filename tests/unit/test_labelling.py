@@ -3,7 +3,7 @@
 import random
 from itertools import permutations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.atproto.label import Label
@@ -89,6 +89,7 @@ def _unlike(labels: list[Label]) -> list[Label]:
     return list({(each.created, each.neg, each.sig): each for each in labels}.values())
 
 
+@settings(deadline=None)
 @given(st.lists(_LABELS, min_size=1, max_size=6).map(_unlike), st.randoms(use_true_random=False))
 def test_neither_order_nor_repetition_nor_batches_change_the_row(
     labels: list[Label], chance: random.Random
