@@ -86,6 +86,7 @@ class FetcherOptions:
     fetcher: FetcherSettings
     shards: int
     look_seconds: float = 1.0
+    personal: bool = False
 
 
 class PdsFetcher(Actor):
@@ -117,6 +118,7 @@ class PdsFetcher(Actor):
             of.repos and of.whole_accounts,
             of.patience_seconds,
             of.failed_seconds,
+            settings.personal,
         )
         self._filling = Filling(
             context, self._session, wants, settings.look_seconds, self._look_soon
