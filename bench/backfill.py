@@ -26,9 +26,9 @@ from actors.fetched import decoded
 from actors.fetching.repo_file import SLICE_RECORDS
 from actors.messages import RepoRecord, RepoSlice, WholeRepo, WholeRepos
 from actors.store import resync
-from actors.store.batch import Change
 from actors.store.fence import Fence, raise_epoch
 from actors.store.parking import Parked
+from actors.store.resync import Drained
 from actors.store.session import SessionSettings, open_session
 from actors.store.writer import Writer
 from bench.end_to_end import fresh_database, server
@@ -126,8 +126,8 @@ def _no_wait(_seconds: float) -> None:
     return None
 
 
-def _nothing(_connection: Any, _rows: Sequence[Parked]) -> Sequence[Change]:
-    return ()
+def _nothing(_connection: Any, _did: str, _rows: Sequence[Parked]) -> Drained:
+    return Drained((), 0)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 
-from actors.store import outbox, tallies
+from actors.store import outbox, parking, tallies
 from actors.store.fence import Fence
 from actors.store.purge import list_purges
 
@@ -142,13 +142,15 @@ class Checkpoint:
         self._write(_SAVE, cursor, last_event_time)
 
     def outbox_depth(self) -> int:
-        """Return how many pieces of work are left: rows of the outbox, and purges under way.
+        """Return how many pieces of work are left: rows of the outbox, purges under way, and
+        accounts whose events wait and soon will no more.
 
         Raises CheckpointError.
         """
         try:
             connection = self._open()
-            return outbox.depth(connection) + len(list_purges(connection))
+            purges = len(list_purges(connection))
+            return outbox.depth(connection) + purges + parking.left(connection)
         except psycopg.Error as error:
             raise self._failed("read", error) from error
 

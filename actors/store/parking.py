@@ -75,6 +75,11 @@ _CASE_SQL: Final = (
     " FROM engine_parked p LEFT JOIN engine_identities e ON e.did = p.did"
     " LEFT JOIN engine_repos r ON r.did = p.did WHERE p.did = %s"
 )
+_LEFT_SQL: Final = (
+    "SELECT count(*) FROM engine_parked p WHERE p.draining OR p.reason = ANY(%s)"
+    " AND NOT EXISTS (SELECT FROM engine_identities e WHERE e.did = p.did AND NOT e.plc"
+    " AND e.failures > 0)"
+)
 
 
 class Arriving(NamedTuple):
@@ -244,6 +249,14 @@ def done(connection: Connection[Any], did: str, rows: Sequence[int], *, last: bo
     # The registry locks repositories, then what is parked: so in this order.
     connection.execute(_FETCH_ANEW_SQL, [tid.from_microseconds(0, 0), did])
     connection.execute("DELETE FROM engine_parked WHERE did = %s AND draining", [did])
+
+
+def left(connection: Connection[Any]) -> int:
+    """Return how many DIDs wait for no fetch: those that are drained, and those whose key is looked
+    up. A site of its own that gave no answer is not waited for, the directory is.
+    """
+    row = connection.execute(_LEFT_SQL, [list(KEYS)]).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def standing(connection: Connection[Any]) -> dict[str, Standing]:
