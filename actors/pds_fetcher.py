@@ -131,7 +131,6 @@ class PdsFetcher(Actor):
             self._lanes.append(((BACKFILL_LAST,), of.backfill_concurrency))
         spare = settings.network.connections - sum(most for _, most in self._lanes)
         self._jobs = UnderWay(context.clock.monotonic, spare)
-        self._well: set[str] = set()
         self._timer: Timer | None = None
         metrics = context.metrics
         self._records = metrics.counter("fetched_records_total", "Records of whole repositories")
@@ -223,7 +222,7 @@ class PdsFetcher(Actor):
             self._io.submit(
                 partial(self._asking.backfill, job.number, account, job.room, job.admission)
             )
-        elif job.host not in self._well or due.attempts:
+        elif due.attempts or not self._jobs.is_well(job.host):
             # Nothing need wait for a server that is not there.
             self._io.submit(partial(self._asking.latest, job.number, account))
         else:
@@ -288,7 +287,7 @@ class PdsFetcher(Actor):
 
     def _trouble(self, job: Job, failure: Failure) -> None:
         log.debug("not fetched", kind=job.due.kind, key=job.due.key, reason=failure.reason)
-        self._well.discard(job.host)
+        self._jobs.answers(job.host, False)
 
     def _send(self, job: Job, message: Any, step: str) -> None:
         self._sending.send(job.due.did, message, (job.number, step), patient=job.patient)
@@ -352,9 +351,7 @@ class PdsFetcher(Actor):
                 self._jobs.again(job)
                 self._park(job)
             else:
-                if len(self._well) > MOST_COUNTED:
-                    self._well.clear()
-                self._well.add(job.host)
+                self._jobs.answers(job.host, True)
                 became = ending.written(job.due, result, found[job.due.row], self._policy)
                 ended.append(self._end(job, became))
         self._write(ended, refresh=refresh)

@@ -11,6 +11,8 @@ from actors.store.incomplete import BACKFILL_LAST, Due
 
 MOST_WAITING: Final = 32 * 1024 * 1024
 """Bytes of small repositories that wait for their shard, beyond which no more are fetched."""
+MOST_HOSTS: Final = 100_000
+"""Hosts of which it is remembered that they answer; others are asked once more than need be."""
 LATE_SECONDS: Final = 1.0
 """Who has not answered by then may be one who never does."""
 
@@ -29,6 +31,7 @@ class UnderWay:
         self._jobs: dict[int, Job] = {}
         self._number = 0
         self._hosts: Counter[str] = Counter()
+        self._well: set[str] = set()
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -63,6 +66,17 @@ class UnderWay:
     def busy(self, pds: str) -> int:
         """With how many of them a server is busy."""
         return self._hosts[pds]
+
+    def is_well(self, host: str) -> bool:
+        """Whether the last that came of a host was what was asked for; False for one never met."""
+        return host in self._well
+
+    def answers(self, host: str, well: bool) -> None:
+        """Something came of a host, or did not."""
+        if not well:
+            self._well.discard(host)
+        elif len(self._well) < MOST_HOSTS:
+            self._well.add(host)
 
     def begin(self, due: Due, rank: int, pds: str) -> Job:
         """Begin a job; its server is busy with it."""
