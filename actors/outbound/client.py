@@ -324,6 +324,8 @@ class Outbound:
             self._clock.now(),
             self._settings.retry_after_max_seconds,
         )
+        # Who refuses and names no time is asked less and less, too.
+        slot.asked_for_pause = slot.pause > 0 or answer.status == _TOO_MANY_REQUESTS
         slot.good = True
         if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
             raise OutboundError(

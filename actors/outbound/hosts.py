@@ -48,11 +48,12 @@ class _Host:
 class Slot:
     """The turn of one request. Who has it says how it went; saying nothing says nothing."""
 
-    __slots__ = ("bad", "good", "pause")
+    __slots__ = ("asked_for_pause", "bad", "good", "pause")
 
     def __init__(self) -> None:
         self.good = False
         self.bad = False
+        self.asked_for_pause = False
         self.pause = 0.0
 
 
@@ -175,7 +176,7 @@ class Hosts:
 
     def _learn(self, host: _Host, slot: Slot, probe: bool, tries: bool) -> None:
         now = self._clock.monotonic()
-        if slot.pause > 0:
+        if slot.asked_for_pause:
             host.pause.asked(now, slot.pause, self._backoff, self._chance)
         elif slot.good:
             host.pause.answered()

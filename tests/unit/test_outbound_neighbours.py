@@ -187,7 +187,9 @@ def test_after_a_pause_one_request_finds_out_for_the_others(server: Fine) -> Non
     asking.run(work)
 
 
-@pytest.mark.parametrize("told", [{}, {"Retry-After": "1"}, {"Retry-After": "-5"}])
+@pytest.mark.parametrize(
+    "told", [{}, {"Retry-After": "1"}, {"Retry-After": "-5"}, {"Retry-After": "0"}]
+)
 def test_who_asks_for_one_pause_after_another_is_asked_less_and_less(
     server: Fine, told: dict[str, str]
 ) -> None:
