@@ -2,7 +2,8 @@
 
 The filter of awaited keys is made anew where it is worn; entries that are too old go, then the
 oldest of too many; repositories that are refused no more are marked; and entries are compared with
-the index, so that a subject that came unnoticed costs a minute and not the operation.
+the index, so that a subject that came unnoticed costs a minute and not the operation. What else
+waits in tables, for whomever, is counted for operators.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import structlog
 
 from actors.settling import Settling
+from actors.store import outbox, parking
 from actors.store.fence import Fence
 from actors.store.registry import Claim
 from actors.store.registry_sweep import (
@@ -27,6 +29,7 @@ from actors.store.registry_sweep import (
     standing,
 )
 from actors.store.session import Connection, TooSlow
+from actors.store.writer import RECEIVERS
 from actors.waiting_filter import WaitingFilter
 from engine.context import Context
 from engine.timer import Timer
@@ -42,6 +45,8 @@ SLICE_ROWS: Final = 5_000
 PAUSE_SECONDS: Final = 0.005
 # Long walks rest so many times as long as a slice took: they are in no hurry, shards are.
 REST: Final = 4
+# Work in the outbox is counted up to here, and shown as this much where there is more.
+MOST_COUNTED: Final = 100_000
 # Entries that a round compares with the index. Of more than these, each round takes the next ones.
 RECONCILED_ROWS: Final = 100_000
 # A round begins early when this part of the rows allowed may have been added since they were
@@ -104,6 +109,22 @@ class Upkeep:
             kind: metrics.gauge("pending_oldest_seconds", "Age of the oldest entry", kind=kind)
             for kind in KINDS
         }
+        self._outbox = {
+            receiver: metrics.gauge(
+                "outbox_waiting", f"Work left for an actor (to {MOST_COUNTED})", receiver=receiver
+            )
+            for receiver in RECEIVERS
+        }
+        self._parked = {
+            reason: metrics.gauge(
+                "parked_accounts", "Accounts whose live events wait", reason=reason
+            )
+            for reason in (parking.RESYNC, *parking.KEYS)
+        }
+        self._parked_bytes = {
+            reason: metrics.gauge("parked_bytes", "Bytes of those events", reason=reason)
+            for reason in self._parked
+        }
 
     def begin(self) -> None:
         """Begin a round, where none is under way."""
@@ -158,6 +179,7 @@ class Upkeep:
         """
         if self._filter.worn:
             yield from self._fill_filter()
+        yield from self._count_others()
         yield from self._expire()
         yield from self._keep_bounds()
         yield from self._release()
@@ -177,6 +199,16 @@ class Upkeep:
             yield ()
         self._filter.finish()
         self._size.set(self._filter.size)
+
+    def _count_others(self) -> Iterator[Sequence[Claim]]:
+        for receiver, gauge in self._outbox.items():
+            gauge.set(self._do(outbox.depth_of, receiver, MOST_COUNTED))
+        parked: dict[str, parking.Standing] = self._do(parking.standing)
+        for reason, gauge in self._parked.items():
+            found = parked.get(reason, parking.Standing(0, 0))
+            gauge.set(found.accounts)
+            self._parked_bytes[reason].set(found.size)
+        yield ()
 
     def _expire(self) -> Iterator[Sequence[Claim]]:
         while True:

@@ -76,6 +76,16 @@ def bury(connection: Connection[Any], row: int, reason: str) -> None:
     )
 
 
+def depth_of(connection: Connection[Any], receiver: str, most: int) -> int:
+    """Return how many pieces of work wait for a receiver, counted up to `most`."""
+    row = connection.execute(
+        "SELECT count(*) FROM (SELECT FROM engine_outbox WHERE receiver = %s LIMIT %s) o",
+        [receiver, most],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def depth(connection: Connection[Any]) -> int:
     """Return how many pieces of work wait, for all receivers."""
     row = connection.execute("SELECT count(*) FROM engine_outbox").fetchone()

@@ -261,7 +261,10 @@ def left(connection: Connection[Any]) -> int:
 
 def standing(connection: Connection[Any]) -> dict[str, Standing]:
     """Count who is parked, by what they wait for; reads the whole table."""
-    rows = connection.execute(
-        "SELECT reason, count(*), sum(bytes)::bigint FROM engine_parked GROUP BY reason"
-    ).fetchall()
+    with connection.transaction():
+        # Reading it from its beginning to its end is best here, whatever else a connection does.
+        connection.execute("SELECT set_config('enable_seqscan', 'on', true)")
+        rows = connection.execute(
+            "SELECT reason, count(*), sum(bytes)::bigint FROM engine_parked GROUP BY reason"
+        ).fetchall()
     return {reason: Standing(accounts, size) for reason, accounts, size in rows}

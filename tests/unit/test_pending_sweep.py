@@ -47,6 +47,27 @@ def test_a_subject_that_came_unnoticed_is_found_by_the_sweep(
         harness.until(lambda: harness.metrics("pending").value("pending_reconciled_total") == 1)
 
 
+def test_what_waits_for_whom_is_told(database: str, connection: Connection) -> None:
+    connection.execute(
+        "INSERT INTO engine_outbox (receiver, body)"
+        " SELECT 'notifier', '' FROM generate_series(1, 3)"
+    )
+    connection.execute(
+        "INSERT INTO engine_parked (did, reason, bytes) VALUES"
+        " ('did:plc:a', 'no_key', 5), ('did:plc:b', 'no_key', 7), ('did:plc:c', 'resync', 11)"
+    )
+    with stage(database) as harness:
+        harness.until(
+            lambda: harness.metrics("pending").value("parked_accounts", reason="no_key") == 2
+        )
+        seen = harness.metrics_now("pending")
+    assert seen.value("outbox_waiting", receiver="notifier") == 3
+    assert seen.value("outbox_waiting", receiver="user_gate") == 0
+    assert seen.value("parked_bytes", reason="no_key") == 12
+    assert seen.value("parked_bytes", reason="resync") == 11
+    assert seen.value("parked_accounts", reason="wrong_key") == 0
+
+
 def test_the_sweep_expires_drops_and_counts(database: str, connection: Connection) -> None:
     connection.execute(
         "INSERT INTO engine_pending (uri, awaited, author, kind, created_at)"
