@@ -22,6 +22,7 @@ from actors.store.incomplete import (
     WAITING,
     WITHHELD_SQL,
 )
+from actors.store.registry import prepare
 from actors.store.session import writing
 
 AT_ONCE: Final = 1_000
@@ -30,11 +31,13 @@ _FOLLOWED: Final = (
     "EXISTS (SELECT FROM follows f"
     " WHERE f.follower_did = ANY(%(accounts)s::text[]) AND f.following_did = p.did)"
 )
+# Rows are looked up by their key, one by one: while statistics are young, a join might go through a
+# table for each account.
 _NEW_SQL: Final = """
     SELECT w.did FROM (
         SELECT unnest(%(accounts)s::text[]) AS did UNION
         SELECT f.following_did FROM follows f WHERE f.follower_did = ANY(%(accounts)s::text[])
-    ) w WHERE NOT EXISTS (SELECT FROM engine_personal p WHERE p.did = w.did)
+    ) w WHERE (SELECT true FROM engine_personal p WHERE p.did = w.did) IS NULL
     ORDER BY w.did <> ALL(%(accounts)s::text[]), w.did LIMIT %(limit)s
 """
 _ENTER_SQL: Final = (
@@ -43,9 +46,9 @@ _ENTER_SQL: Final = (
 # What waits may have been begun before its account was taken in: then it is ordered after that.
 _ORDER_SQL: Final = f"""
     WITH asked AS (
-        SELECT p.did FROM engine_personal p WHERE NOT p.ordered AND NOT EXISTS (
-            SELECT FROM engine_incomplete e
-            WHERE e.kind = '{REPO}' AND e.key = p.did AND e.state = '{WAITING}')
+        SELECT p.did FROM engine_personal p WHERE p.fresh AND (
+            SELECT e.state FROM engine_incomplete e WHERE e.kind = '{REPO}' AND e.key = p.did
+        ) IS DISTINCT FROM '{WAITING}'
         ORDER BY p.did LIMIT {AT_ONCE}
     ), made AS (
         INSERT INTO engine_incomplete AS e (kind, key, did, cause, rank)
@@ -59,16 +62,19 @@ _ORDER_SQL: Final = f"""
         SELECT m.key, starts_with(m.key, 'did:plc:'), 1 FROM made m ORDER BY m.key COLLATE "C"
         ON CONFLICT (did) DO NOTHING
     )
-    UPDATE engine_personal p SET ordered = true FROM made m WHERE p.did = m.key
+    UPDATE engine_personal p SET fresh = false WHERE p.did = ANY(ARRAY(SELECT m.key FROM made m))
 """  # noqa: S608 - it is made of constants
 # What could not be had as long as the account was away, or was not allowed to be.
 _AGAIN_SQL: Final = f"""
-    UPDATE engine_personal p SET ordered = false
-    FROM engine_incomplete e LEFT JOIN engine_accounts a ON a.did = e.key
-    WHERE p.ordered AND e.kind = '{REPO}' AND e.key = p.did AND e.cause = '{PERSONAL}' AND (
-        (e.state = '{FAILED}' AND a.active AND a.time > e.next_try)
-        OR (e.state = '{DONE}' AND e.reason = 'withheld'
-            AND NOT {WITHHELD_SQL.format(did="p.did")}))
+    WITH again AS MATERIALIZED (
+        SELECT e.key FROM engine_incomplete e
+        WHERE e.kind = '{REPO}' AND e.cause = '{PERSONAL}' AND (
+            (e.state = '{FAILED}' AND EXISTS (SELECT FROM engine_accounts a
+                WHERE a.did = e.key AND a.active AND a.time > e.next_try))
+            OR (e.state = '{DONE}' AND e.reason = 'withheld'
+                AND NOT {WITHHELD_SQL.format(did="e.key")}))
+    )
+    UPDATE engine_personal p SET fresh = true WHERE p.did = ANY(ARRAY(SELECT a.key FROM again a))
 """  # noqa: S608 - it is made of constants
 # What is due may be under way; what is to be tried again later is not.
 _RESTS: Final = f"e.cause = '{PERSONAL}' AND e.next_try > now()"
@@ -80,10 +86,10 @@ _LEAVE_SQL: Final = f"""
         DELETE FROM engine_incomplete e USING gone g
         WHERE e.kind = '{REPO}' AND e.key = g.did AND e.state = '{WAITING}' AND {_RESTS}
     )
-    DELETE FROM engine_personal p USING gone g
-    WHERE p.did = g.did AND NOT EXISTS (
-        SELECT FROM engine_incomplete e WHERE e.kind = '{REPO}' AND e.key = g.did
-            AND e.state = '{WAITING}' AND NOT ({_RESTS}))
+    DELETE FROM engine_personal p WHERE p.did = ANY(ARRAY(
+        SELECT g.did FROM gone g WHERE coalesce((
+            SELECT e.state <> '{WAITING}' OR ({_RESTS}) FROM engine_incomplete e
+            WHERE e.kind = '{REPO}' AND e.key = g.did), true)))
     RETURNING p.did
 """  # noqa: S608 - it is made of constants
 
@@ -175,6 +181,8 @@ class Personal:
 
     def _open(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = self._connect()
-            self._connection.autocommit = True
+            connection = self._connect()
+            connection.autocommit = True
+            prepare(connection)
+            self._connection = connection
         return self._connection

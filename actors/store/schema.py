@@ -317,8 +317,8 @@ ENGINE: tuple[Table, ...] = (
             "cause, state WHERE kind = 'repo'",
         ),
     ),
-    # Whose events are taken (see actors/store/personal.py), and whether it was ordered since.
-    table("engine_personal", "did*~ text, ordered! boolean = false", indexes=("ordered, did",)),
+    # Whose events are taken (see actors/store/personal.py), and whether it is still to be ordered.
+    table("engine_personal", "did*~ text, fresh! boolean = true", indexes=("did WHERE fresh",)),
     # How far each labeler has been read, by the numbers of its endpoint, and why it is not read.
     table(
         "engine_labelers",

@@ -99,11 +99,11 @@ def test_what_was_being_fetched_before_is_ordered_after_that(stage: Stage) -> No
     )
     table = stage.table()
     take_in(table)
-    assert stage.run("SELECT ordered FROM engine_personal") == [False]
+    assert stage.run("SELECT fresh FROM engine_personal") == [True]
     stage.put_off(ME, "done", "applied")
     table.enter([])
     assert stage.queue() == [ME]
-    assert stage.run("SELECT ordered FROM engine_personal") == [True]
+    assert stage.run("SELECT fresh FROM engine_personal") == [False]
     table.close()
 
 
