@@ -55,7 +55,8 @@ _NEEDLESS: Final = f"""CASE w.kind
         (SELECT u.profile_record IS NOT NULL FROM users u WHERE u.did = w.key), false)
     ELSE w.cause = '{OUT_OF_STEP}'
         AND NOT coalesce((SELECT r.out_of_step FROM engine_repos r WHERE r.did = w.key), false)
-        AND NOT EXISTS (SELECT FROM engine_parked k WHERE k.did = w.key AND NOT k.draining)
+        AND NOT EXISTS (SELECT FROM engine_parked k
+            WHERE k.did = w.key AND k.reason = 'resync' AND NOT k.draining)
     END"""  # noqa: S608 - it is made of constants
 _DUE_SQL: Final = f"""
     SELECT w.kind, w.key, w.did, w.cause, w.attempts, i.pds, i.signing_key,

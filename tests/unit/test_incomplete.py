@@ -158,6 +158,9 @@ def test_a_repository_whose_events_are_parked_is_fetched_whatever_became_of_its_
     incomplete.write(connection, fence, [Ended("repo", ANN, FAILED, 5, "x")])
     wanted.parked(connection, fence)
     assert len(due(connection, REPOS_FIRST)) == 1
+    # Who waits for a key needs no repository.
+    run(connection, "UPDATE engine_parked SET reason = 'no_key' WHERE did = %s", ANN)
+    assert [each.needless for each in due(connection, REPOS_FIRST)] == [True]
 
 
 def test_what_is_waited_for_is_fetched_once_it_had_time_to_come_by_itself(

@@ -247,6 +247,23 @@ def test_who_is_to_be_drained_is_found_by_an_index(stage: Stage) -> None:
     assert "Seq Scan" not in plan, plan
 
 
+def test_a_run_that_is_to_catch_up_waits_for_keys_and_not_for_silent_sites(stage: Stage) -> None:
+    author = parked(stage)
+    assert parking.left(stage.connection) == 0, "fetches go on for ever"
+    ends(stage, author)
+    assert parking.left(stage.connection) == 1
+    stage.drain()
+    stage.run(
+        "INSERT INTO engine_identities (did, plc, failures) VALUES"
+        " ('did:web:silent.test', false, 1), ('did:plc:silent', true, 1)"
+    )
+    stage.run(
+        "INSERT INTO engine_parked (did, reason) VALUES ('did:web:silent.test', 'no_key'),"
+        " ('did:plc:silent', 'no_key'), ('did:plc:unknown', 'wrong_key')"
+    )
+    assert parking.left(stage.connection) == 2
+
+
 def test_those_who_wait_can_be_counted(stage: Stage) -> None:
     author = parked(stage)
     stage.live(author.creates(f"{POST}/a", text="a"))

@@ -228,6 +228,27 @@ def test_what_is_forged_between_two_looks_costs_one_more_look_and_nothing_else(
     assert stage.refused() == [("bad_signature", author.did)]
 
 
+def test_what_came_before_an_identity_changed_again_is_judged_by_what_was_looked_up(
+    stage: Stage,
+) -> None:
+    author = Signer(1)
+    stage.meet(author)
+    stage.live(author.creates(f"{POST}/a", text="a"))
+    forged = forger_of(author).creates(f"{POST}/f", text="forged")
+    stage.live(forged)
+    stage.resolved(author, author.multikey)
+    # Ready, and something changes before it is drained.
+    author.key = key_of(5, 5)
+    stage.live(author.creates(f"{POST}/b", text="b"), before=[told(author)])
+    stage.drain()
+    assert stage.posts() == ["a"]
+    assert stage.refused() == [], "nothing is refused by a key that may have changed"
+    stage.resolved(author, author.multikey)
+    stage.drain()
+    assert stage.posts() == ["a", "b"]
+    assert stage.refused() == [("bad_signature", author.did)]
+
+
 def test_what_comes_again_after_a_change_of_keys_is_known_already(stage: Stage) -> None:
     author = Signer(1)
     stage.resolved(author, author.multikey)
