@@ -26,17 +26,20 @@ from actors.fetching.asking import (
     Got,
     Item,
     Limits,
+    Listed,
     ReadWhole,
     Ready,
     Sliced,
+    Unlisted,
     Whole,
     size_of,
 )
+from actors.fetching.figures import MOST_COUNTED, Figures
 from actors.fetching.filling import Filling, Wants
 from actors.fetching.job import Job, release
+from actors.fetching.listing import Listing, trusted
 from actors.fetching.pacing import Pacing
 from actors.fetching.policy import REFRESHED_AT, Failure, Policy
-from actors.fetching.repo_file import Contents
 from actors.fetching.sending import Sending
 from actors.fetching.under_way import UnderWay
 from actors.lasting_session import LastingSession
@@ -74,12 +77,13 @@ LOOKS_AHEAD: Final = 8
 # For each account whose server is not known and that is asked about before one.
 ASKED_SECONDS: Final = 0.1
 COUNT_SECONDS: Final = 15.0
-MOST_COUNTED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class FetcherOptions:
-    """What the topology gives to the fetcher; see [fetcher] and [network] in default.toml."""
+    """What the topology gives to the fetcher; see [fetcher] and [network] in default.toml. `relay`
+    is where the relay of the run answers questions.
+    """
 
     session: SessionSettings
     network: NetworkSettings
@@ -87,6 +91,7 @@ class FetcherOptions:
     shards: int
     look_seconds: float = 1.0
     personal: bool = False
+    relay: str = ""
 
 
 class PdsFetcher(Actor):
@@ -102,7 +107,10 @@ class PdsFetcher(Actor):
             context, items=QUEUE_ITEMS, size=QUEUE_BYTES, size_of=size_of
         )
         self._outbound = Outbound(
-            settings.network, count=counting(context.metrics, KINDS), clock=context.clock
+            settings.network,
+            trusted=trusted(settings.relay),
+            count=counting(context.metrics, KINDS),
+            clock=context.clock,
         )
         self._pacing = Pacing(of.backfill_records_per_second, context.clock.monotonic)
         folder = str(Path(of.folder).expanduser()) if of.folder else None
@@ -132,14 +140,9 @@ class PdsFetcher(Actor):
         spare = settings.network.connections - sum(most for _, most in self._lanes)
         self._jobs = UnderWay(context.clock.monotonic, spare)
         self._timer: Timer | None = None
-        metrics = context.metrics
-        self._records = metrics.counter("fetched_records_total", "Records of whole repositories")
-        self._skipped = metrics.counter(
-            "fetched_skipped_total", "Records of whole repositories that cannot be indexed"
-        )
-        self._bytes = metrics.counter("fetched_bytes_total", "Bytes of whole repositories")
-        self._under_way = metrics.gauge("fetches", "Fetches under way")
-        self._known: set[tuple[str, str]] = set()
+        self._figures = Figures(context.metrics)
+        asker = context, self._session, self._io, self._asking, self._policy
+        self._listing = Listing(*asker, settings.relay, self._look_soon)
 
     def on_start(self) -> None:
         """Connect to PostgreSQL, and begin."""
@@ -149,6 +152,8 @@ class PdsFetcher(Actor):
         self._io.submit(self._hold_outbound)
         self._sending.start()
         self._filling.start()
+        if self.settings.fetcher.repos:
+            self._listing.start()
         self._look()
         self._count()
 
@@ -182,7 +187,7 @@ class PdsFetcher(Actor):
                 free = self._jobs.room(ranks, most)
                 if free > 0:
                     self._begin_some(rank, free, LOOKED_AT if timed else LOOKS_AHEAD * free)
-        self._under_way.set(len(self._jobs))
+        self._figures.under_way.set(len(self._jobs))
         self._timer = self.context.after(self.settings.look_seconds, self._look)
 
     def _begin_some(self, rank: int, free: int, most: int) -> None:
@@ -239,6 +244,9 @@ class PdsFetcher(Actor):
         settled: list[Ended] = []
         refresh: list[str] = []
         for item in self._io.take(TAKEN_ITEMS):
+            if isinstance(item, Listed | Unlisted):
+                self._listing.take(item)
+                continue
             job = self._jobs[item.job]
             match item:
                 case Got(_, proven):
@@ -254,7 +262,8 @@ class PdsFetcher(Actor):
                     self._park(job)
                 case Whole(_, repo, contents, size):
                     self._jobs.waits(job, item)
-                    self._note(contents, size, len(repo.records))
+                    self._figures.read(contents, size)
+                    self._figures.sliced(len(repo.records))
                     self._send(job, repo, "whole")
                     self._look_soon()
                 case Ready():
@@ -262,11 +271,11 @@ class PdsFetcher(Actor):
                     self._park(job)
                 case Sliced(_, part):
                     job.unacked += 1
-                    self._records.add(len(part.records))
+                    self._figures.sliced(len(part.records))
                     self._send(job, part, "slice")
                 case ReadWhole(_, _, _, contents, size):
                     job.result = item
-                    self._note(contents, size, 0)
+                    self._figures.read(contents, size)
                     self._end_resync(job)
                 case Failed(_, failure, _):
                     job.result = item
@@ -280,17 +289,14 @@ class PdsFetcher(Actor):
             self._look_soon()
         self.context.progress()
 
-    def _note(self, contents: Contents, size: int, records: int) -> None:
-        self._records.add(records)
-        self._skipped.add(contents.skipped)
-        self._bytes.add(size)
-
     def _trouble(self, job: Job, failure: Failure) -> None:
         log.debug("not fetched", kind=job.due.kind, key=job.due.key, reason=failure.reason)
         self._jobs.answers(job.host, False)
 
     def _send(self, job: Job, message: Any, step: str) -> None:
-        self._sending.send(job.due.did, message, (job.number, step), patient=job.patient)
+        # To begin and to end is no work worth a rest, and live events wait in between.
+        patient = job.patient and step in ("whole", "slice")
+        self._sending.send(job.due.did, message, (job.number, step), patient=patient)
 
     def _end_resync(self, job: Job) -> None:
         """End it once all of its slices are written."""
@@ -373,10 +379,7 @@ class PdsFetcher(Actor):
                 attempts=ended.attempts,
             )
         self._jobs.end(job)
-        outcome = ended.reason or "applied"
-        self.context.metrics.counter(
-            "fetched_total", "Fetches, by kind and outcome", kind=job.due.kind, outcome=outcome
-        ).add()
+        self._figures.ended(job.due.kind, ended.reason or "applied")
         return ended
 
     def _write(
@@ -389,9 +392,5 @@ class PdsFetcher(Actor):
 
     def _count(self) -> None:
         counts = self._session.attempt(partial(incomplete.backlog, most=MOST_COUNTED))
-        for kind, state in self._known | counts.keys():
-            self.context.metrics.gauge(
-                "fetch_backlog", "Things to be fetched, or given up", kind=kind, state=state
-            ).set(counts.get((kind, state), 0))
-        self._known |= counts.keys()
+        self._figures.backlog(counts)
         self.context.after(COUNT_SECONDS, self._count)

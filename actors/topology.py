@@ -43,6 +43,7 @@ from actors.store.session import SessionSettings
 from actors.upkeep import Bounds
 from actors.user_gate import UserGate, UserGateSettings
 from config.settings import Settings
+from config.source import asked_at
 from engine.actor import Actor
 from engine.address import member
 from engine.child import ChildSpec, ServiceSpec
@@ -218,8 +219,9 @@ def _groups(settings: Settings, database: Database, session: SessionSettings) ->
         group("shard", *(child(member("shard", index), Shard, shard) for index in range(shards))),
     ]
     if _fetches(settings):
+        relay = asked_at(settings.parsed_source())
         fetcher = FetcherOptions(
-            *(session, settings.network, settings.fetcher, shards), personal=personal
+            *(session, settings.network, settings.fetcher, shards), personal=personal, relay=relay
         )
         groups.append(group("pds_fetcher", child("pds_fetcher", PdsFetcher, fetcher)))
     groups.append(group("ingest", child("ingest", Ingest, ingest)))

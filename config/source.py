@@ -66,6 +66,14 @@ def parse_source(text: str) -> Source:
     return Source("relay", address, host if port in {None, standard} else f"{host}:{port}")
 
 
+def asked_at(source: Source) -> str:
+    """The URL at which a relay answers questions: its host, by HTTP. Empty for a capture."""
+    if source.kind != "relay":
+        return ""
+    scheme = "https" if source.address.startswith("wss:") else "http"
+    return f"{scheme}://{source.host}"
+
+
 def _is_loopback(host: str | None) -> bool:
     if host is None or host == "localhost":
         return host is not None

@@ -129,6 +129,7 @@ class Stage:
         *,
         network: dict[str, Any] | None = None,
         wait: bool = True,
+        relay: str = "",
         **changes: Any,
     ) -> Iterator[Harness]:
         """The fetcher with its shards; they end with the block."""
@@ -151,6 +152,7 @@ class Stage:
             msgspec.structs.replace(load().fetcher, **{**QUICK, **changes}),
             SHARDS,
             0.05,
+            relay=relay,
         )
         with Harness(edges, MESSAGES, crash_points) as harness:
             for i in range(SHARDS):

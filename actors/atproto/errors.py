@@ -28,6 +28,9 @@ class Reason(StrEnum):
     BAD_TID = "bad_tid"
     BAD_URI = "bad_uri"
 
+    # lists of accounts
+    BAD_LIST = "bad_list"
+
     # CAR
     BAD_CAR = "bad_car"
     HASH_MISMATCH = "hash_mismatch"

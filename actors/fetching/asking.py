@@ -14,7 +14,7 @@ from urllib.parse import quote
 from actors.atproto import multikey
 from actors.atproto.errors import WireError
 from actors.atproto.multikey import PublicKey
-from actors.fetching import proof
+from actors.fetching import account_list, proof
 from actors.fetching.car_file import CarFile
 from actors.fetching.policy import Failure, Refused, failure_of
 from actors.fetching.repo_file import Contents, RepoFile
@@ -24,13 +24,15 @@ from actors.outbound import Answer, Outbound, OutboundError
 RECORD: Final = "record"
 REPO: Final = "repo"
 LATEST: Final = "latest"
-KINDS: Final = (RECORD, REPO, LATEST)
+LIST: Final = "list"
+KINDS: Final = (RECORD, REPO, LATEST, LIST)
 """What requests are counted as."""
 
 # A record has 1,000,000 bytes at most; the nodes of its proof come on top.
 RECORD_BYTES: Final = 1_500_000
 RECORD_SECONDS: Final = 20.0
 LATEST_BYTES: Final = 4_096
+LIST_BYTES: Final = 2_000_000
 ERROR_BYTES: Final = 4_096
 SLICES_UNDER_WAY: Final = 2
 """Slices of one repository that are handed on and not yet written."""
@@ -102,6 +104,22 @@ class ReadWhole(NamedTuple):
     size: int
 
 
+class Listed(NamedTuple):
+    """A page of the accounts of a server; see `account_list.Page`."""
+
+    url: str
+    dids: list[str]
+    skipped: int
+    cursor: str | None
+
+
+class Unlisted(NamedTuple):
+    """A page that did not come."""
+
+    url: str
+    failure: Failure
+
+
 class Failed(NamedTuple):
     """It came to nothing."""
 
@@ -110,7 +128,7 @@ class Failed(NamedTuple):
     detail: str
 
 
-Item = Got | Alive | Whole | Ready | Sliced | ReadWhole | Failed
+Item = Got | Alive | Whole | Ready | Sliced | ReadWhole | Failed | Listed | Unlisted
 Deliver = Callable[[Item], Awaitable[None]]
 
 
@@ -278,6 +296,18 @@ class Asking:
                 await self._pause(len(part.records))
             await deliver(Sliced(job, part))
         await deliver(ReadWhole(job, read.signed.rev, read.signed.data, contents, size))
+
+    async def accounts(self, url: str, cursor: str | None, deliver: Deliver) -> None:
+        """Ask a server for a page of its accounts; delivers Listed or Unlisted."""
+        page = f"{url}/xrpc/com.atproto.sync.listRepos?limit={account_list.MOST}"
+        page += "" if cursor is None else f"&cursor={quote(cursor, safe='')}"
+        try:
+            body = await self._get(page, LIST_BYTES, LIST)
+            found = account_list.read(body, cursor)
+        except (OutboundError, WireError, Refused) as error:
+            await deliver(Unlisted(url, failure_of(error)))
+        else:
+            await deliver(Listed(url, *found))
 
     async def _download(self, account: Account, blocks: CarFile) -> None:
         url = f"{account.pds}/xrpc/com.atproto.sync.getRepo?did={_q(account.did)}"

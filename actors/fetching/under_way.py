@@ -9,8 +9,10 @@ from actors.fetching.asking import Account, Whole
 from actors.fetching.job import Job
 from actors.store.incomplete import BACKFILL_LAST, Due
 
-MOST_WAITING: Final = 32 * 1024 * 1024
-"""Bytes of small repositories that wait for their shard, beyond which no more are fetched."""
+MOST_WAITING: Final = 2_000
+"""Records, and repositories, that were read and wait for their shard, beyond which no more are
+fetched: what waits for long is overtaken by live events.
+"""
 MOST_HOSTS: Final = 100_000
 """Hosts of which it is remembered that they answer; others are asked once more than need be."""
 LATE_SECONDS: Final = 1.0
@@ -48,7 +50,7 @@ class UnderWay:
     def room(self, ranks: Iterable[int], most: int) -> int:
         """How many more may be begun of ranks that share `most` places.
 
-        A small repository that was read takes none, as long as not too much waits in memory; nor
+        A small repository that was read takes none, as long as not too much waits; nor
         do some of those whose servers are late, as the dead ones would hold up all others.
         """
         if self._waiting >= MOST_WAITING and BACKFILL_LAST in ranks:
@@ -90,7 +92,7 @@ class UnderWay:
     def waits(self, job: Job, whole: Whole) -> None:
         """It was read whole, and waits for its shard."""
         job.result = whole
-        self._waiting += whole.size
+        self._waiting += len(whole.repo.records) + 1
         self._let_go(job)
 
     def again(self, job: Job) -> None:
@@ -107,7 +109,7 @@ class UnderWay:
 
     def _written(self, job: Job) -> None:
         if isinstance(job.result, Whole):
-            self._waiting -= job.result.size
+            self._waiting -= len(job.result.repo.records) + 1
 
     def _occupy(self, job: Job) -> None:
         job.asks = True

@@ -40,6 +40,15 @@ _PROGRESS_SQL: Final = f"""
     FROM unnest(%s::text[]) AS d) a LEFT JOIN engine_incomplete e
     ON e.kind = '{REPO}' AND e.key = a.did GROUP BY 1
 """  # noqa: S608 - it is made of constants
+_QUEUE_SQL: Final = f"""
+    SELECT count(*) FILTER (WHERE state = '{WAITING}'), count(*) FILTER (WHERE state = '{FAILED}')
+    FROM engine_incomplete WHERE kind = '{REPO}' AND cause = '{BACKFILL}'
+    AND state IN ('{WAITING}', '{FAILED}')
+"""  # noqa: S608 - it is made of constants
+_FETCHES_SQL: Final = (
+    b"SELECT EXISTS (SELECT FROM engine_fences f JOIN engine_epoch e ON e.epoch = f.epoch"
+    b" WHERE f.actor = 'pds_fetcher')"
+)
 _FAILED_SQL: Final = f"""
     SELECT kind, key, cause, attempts, reason, next_try FROM engine_incomplete
     WHERE state = '{FAILED}' ORDER BY next_try, kind, key LIMIT %s
@@ -61,6 +70,13 @@ class Progress(NamedTuple):
     """Of so many accounts: fetched, still waiting, given up."""
 
     done: int
+    waiting: int
+    failed: int
+
+
+class Queue(NamedTuple):
+    """Of all backfills: those that wait, and those that were given up."""
+
     waiting: int
     failed: int
 
@@ -90,6 +106,19 @@ def progress(connection: Connection[Any], dids: Sequence[str]) -> Progress:
     counts = dict(connection.execute(_PROGRESS_SQL.encode(), [list(dids)]).fetchall())
     done = counts.get(DONE, 0) + counts.get("gone", 0)
     return Progress(done, counts.get(WAITING, 0), counts.get(FAILED, 0))
+
+
+def queue(connection: Connection[Any]) -> Queue:
+    """What of all backfills is left."""
+    row = connection.execute(_QUEUE_SQL.encode()).fetchone()
+    assert row is not None
+    return Queue(*row)
+
+
+def fetcher_runs(connection: Connection[Any]) -> bool:
+    """Whether the run that holds this database, or held it last, fetches repositories."""
+    row = connection.execute(_FETCHES_SQL).fetchone()
+    return row is not None and bool(row[0])
 
 
 def known(connection: Connection[Any], after: str, limit: int) -> list[str]:

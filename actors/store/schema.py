@@ -5,6 +5,7 @@ with these names, types and meanings. The second part (`engine_...`) is the engi
 databases every string is `text`, and keys have the collation C, which is the order of their bytes.
 """
 
+from actors.store.schema_fetching import FETCHING
 from actors.store.table import Table, table
 
 # Raised with every change of the tables; a database above it belongs to a newer program.
@@ -305,18 +306,7 @@ ENGINE: tuple[Table, ...] = (
         "created_at! timestamp = now()",
         indexes=("plc, rank, next_check",),
     ),
-    # What is missing and to be fetched (see actors/store/incomplete.py).
-    table(
-        "engine_incomplete",
-        "kind* text, key*~ text, did!~ text, cause! text, rank! integer, state! text = 'waiting',"
-        "attempts! integer = 0, next_try! timestamp = now(), reason text,"
-        "created_at! timestamp = now()",
-        indexes=(
-            "rank, next_try WHERE state = 'waiting'",
-            "next_try WHERE state = 'failed'",
-            "cause, state WHERE kind = 'repo'",
-        ),
-    ),
+    *FETCHING,
     # Whose events are taken (see actors/store/personal.py), and whether it is still to be ordered.
     table("engine_personal", "did*~ text, fresh! boolean = true", indexes=("did WHERE fresh",)),
     # How far each labeler has been read, by the numbers of its endpoint, and why it is not read.

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
 import pytest
 
+from actors.store.fence import OWNER_LOCK
 from tests.commands import Ended, command
 from tests.fetching import Stage, asked
 from tests.servers import faults
@@ -54,10 +56,10 @@ def test_what_was_fetched_is_fetched_again_only_when_that_is_asked_for(stage: St
     assert states(stage) == {ANN: "waiting", BOB: "done"}
 
 
-def test_everybody_or_those_whom_one_follows_are_ordered(stage: Stage) -> None:
+def test_everybody_known_or_those_whom_one_follows_are_ordered(stage: Stage) -> None:
     stage.user(ANN)
     stage.user(BOB)
-    assert backfill(stage, "--all", "--no-wait").code == 0
+    assert backfill(stage, "--known", "--no-wait").code == 0
     assert states(stage) == {ANN: "waiting", BOB: "waiting"}
     stage.run(
         "INSERT INTO follows (uri, follower_did, following_did, created_at, indexed_at)"
@@ -84,6 +86,76 @@ def test_what_makes_no_sense_is_refused(stage: Stage) -> None:
     for arguments in ((), ("--failed", ANN), ("--failed", "--retry"), ("nobody.test",)):
         assert backfill(stage, *arguments).code == 78
     assert stage.queue() == {}
+
+
+def lists(stage: Stage) -> list[Any]:
+    return stage.run("SELECT name, state, again FROM engine_listings ORDER BY name")
+
+
+def test_all_is_what_the_relay_of_the_run_lists_and_any_server_may_be_named(stage: Stage) -> None:
+    ended = backfill(stage, "--all", "--no-wait")
+    assert ended.code == 0
+    assert ended.out == "the engine asks for the accounts, page by page, and fetches them\n"
+    assert backfill(stage, "--listed-by", "https://pds.example/", "--again", "--no-wait").code == 0
+    assert lists(stage) == [
+        ("https://pds.example", "waiting", True),
+        ("relay", "waiting", False),
+    ]
+    assert states(stage) == {}
+    for wrong in ("pds.example", "ftp://pds.example", "https://pds.example/xrpc"):
+        assert backfill(stage, "--listed-by", wrong).code == 78
+
+
+def test_a_list_that_is_being_read_goes_on_and_one_that_was_read_begins_anew(stage: Stage) -> None:
+    backfill(stage, "--all", "--no-wait")
+    row = "SELECT cursor, listed, attempts, state FROM engine_listings"
+    stage.run("UPDATE engine_listings SET cursor = 'c', listed = 7, attempts = 3, state = 'failed'")
+    backfill(stage, "--all", "--no-wait")
+    assert stage.run(row) == [("c", 7, 0, "waiting")]
+    stage.run("UPDATE engine_listings SET state = 'done'")
+    backfill(stage, "--all", "--no-wait")
+    assert stage.run(row) == [(None, 0, 0, "waiting")]
+
+
+def test_who_waits_is_told_what_is_missing(stage: Stage) -> None:
+    # The stage is no engine: nobody holds the lock of a run.
+    assert "no engine runs on this database: start it" in backfill(stage, ANN, "--no-wait").err
+    with holding_the_run(stage.conninfo):
+        told = backfill(stage, ANN, "--no-wait").err
+        assert "the engine that runs here does not fetch" in told
+        stage.run("INSERT INTO engine_fences VALUES ('pds_fetcher', 7, 1)")
+        assert backfill(stage, ANN, "--no-wait").err == ""
+
+
+@contextmanager
+def holding_the_run(conninfo: str) -> Iterator[None]:
+    """What the supervisor of a run holds."""
+    with session(conninfo, "supervisor") as connection:
+        connection.execute(f"SELECT pg_advisory_lock({OWNER_LOCK})".encode())
+        yield
+
+
+def test_all_accounts_of_a_list_are_fetched_page_by_page_and_it_is_told_how_far(
+    stage: Stage,
+) -> None:
+    repositories = stage.accounts()
+    away, *others = repositories
+    away.status = "deactivated"
+    stage.run("DELETE FROM engine_identities WHERE did = %s", away.did)
+    ended: list[Ended] = []
+
+    def order() -> None:
+        ended.append(backfill(stage, "--all"))
+
+    with stage.fetcher(records=False, relay=stage.pds.url) as harness:
+        thread = Thread(target=order)
+        thread.start()
+        harness.until(lambda: not thread.is_alive(), 60.0)
+        thread.join()
+    (end,) = ended
+    assert (end.code, end.out) == (0, f"{len(others)} fetched, 0 given up\n"), end
+    assert states(stage) == {each.did: "done" for each in others}
+    assert lists(stage) == [("relay", "done", False)]
 
 
 def test_it_waits_until_all_is_fetched_or_given_up(stage: Stage) -> None:
