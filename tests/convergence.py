@@ -104,6 +104,7 @@ class Expectation:
         reference = history.reference()
         self._dated_back = dated_back
         self.tables = reference.tables()
+        self.uris = set(reference.records)
         self._timeless = {
             record.uri
             for record in reference.records.values()

@@ -9,6 +9,7 @@ import pytest
 
 from actors import capture
 from actors.atproto.events import Account, Commit
+from actors.records.fields import owner
 from actors.store.verify import verify
 from bench.network import Network
 from bench.relay_options import RelayOptions
@@ -23,6 +24,8 @@ from tests.servers.network import synthetic_documents
 from tests.servers.pds import Pds
 
 EVENTS_A_PART = 800
+# Tables of what operations wait for, whose rows say by a CID which version they are.
+SUBJECTS = ("posts", "feed_generators", "labeler_services", "lists", "starter_packs")
 # Who is given up is given up soon, and nothing is waited for long.
 SETTINGS = {
     **ON,
@@ -159,4 +162,53 @@ def test_an_index_that_begins_in_the_middle_comes_to_have_the_whole_and_keeps_it
         comes_to(database, expected, running)
         stop(running)
     assert expected.differences(tables.read_tables(database)) == []
+    assert verify(database) == []
+
+
+def lacking(database: str, world: World, expected: Expectation) -> list[str]:
+    """What is awaited and could be had; records that are not as they should be."""
+    held = tables.read_tables(database)
+    away = world.history.away
+    with psycopg.connect(database) as connection:
+        awaited = {uri for (uri,) in connection.execute("SELECT awaited FROM engine_pending")}
+    found = [
+        f"{uri} is awaited" for uri in sorted(awaited & expected.uris) if owner(uri) not in away
+    ]
+    for name in SUBJECTS:
+        for key, row in held[name].items():
+            should = expected.tables[name].get(key)
+            found += [] if should and row["cid"] == should["cid"] else [f"{name} {key} is wrong"]
+    for (did,), row in held["users"].items():
+        should = expected.tables["users"].get((did,))
+        if did not in away and should and row["profile_record"] != should["profile_record"]:
+            found.append(f"the profile of {did} is wrong")
+    return found
+
+
+def test_by_default_what_operations_wait_for_comes_and_profiles_do_and_all_is_consistent(
+    database: str, world: World, environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "middle.frames.gz"
+    capture.write(path, world.first)
+    world.history.goes_on(world.first)
+    expected = Expectation(world.history)
+    with (
+        relay_process(path, RelayOptions()) as relay,
+        program(
+            *(tmp_path, "--source", relay.url, "--from-start"),
+            *("--database-url", database, "--shards", "2"),
+            environment={**environment, "SKYSHARD_FETCHER__WHOLE_ACCOUNTS": "false"},
+        ) as running,
+    ):
+        wait_until(
+            lambda: bool(world.pds.asked()["/xrpc/com.atproto.sync.getRecord"]), "a fetch", running
+        )
+        wait_until(lambda: nothing_waits(database), "the end of all tries", running, 120.0)
+        deadline = time.monotonic() + 150.0
+        while found := lacking(database, world, expected):
+            assert time.monotonic() < deadline, "\n".join([*found[:20], running.tail(20)])
+            time.sleep(0.3)
+        stop(running)
+    assert lacking(database, world, expected) == []
+    assert len(tables.read_tables(database)["posts"]) < len(expected.tables["posts"])
     assert verify(database) == []
