@@ -214,7 +214,7 @@ class Resolver(Actor):
     def _begin(self, plc: bool, due: Due) -> None:
         self._turns.begins(plc)
         fresh = due.rank == identities.CHANGED
-        question = Question(due.did, due.held, due.silence, fresh)
+        question = Question(due.did, due.held, due.silence, fresh, due.known)
         self._io.submit(partial(_ask, self._resolving, question))
 
     # --- what came of it

@@ -29,19 +29,23 @@ KINDS: Final = (PLC, WEB, TXT, WELL_KNOWN)
 _SECONDS: Final = 10.0
 # These say nothing of what was asked for: it was not even asked, or its turn did not come.
 _HALTS: Final = frozenset((Kind.PAUSED, Kind.BREAKER_OPEN, Kind.BUSY))
+_NOT_FOUND: Final = Missing(Outcome.NOT_FOUND, "the directory says HTTP 404")
+_TOMBSTONED: Final = Missing(Outcome.TOMBSTONED, "the directory says HTTP 410")
 
 
 class Question(NamedTuple):
     """Whose identity is asked for.
 
     `held` is the handle that the account is shown with, `silence` the seconds since the last
-    verdict, `fresh` says that the identity changed, so that nothing from before counts.
+    verdict, `fresh` says that the identity changed, so that nothing from before counts, `known`
+    that a document of it was seen.
     """
 
     did: str
     held: str = handles.INVALID
     silence: float = 0.0
     fresh: bool = False
+    known: bool = False
 
 
 class Halt(NamedTuple):
@@ -139,6 +143,8 @@ class Resolving:
         document = await self._document(did)
         if isinstance(document, Halt):
             return Answer(did, document, directory=False)
+        if dids.is_plc(did) and document == _NOT_FOUND and _was_there(question):
+            document = Silent("the directory does not know an account that it has told of")
         directory = not isinstance(document, Silent) if dids.is_plc(did) else None
         handle = None
         if isinstance(document, Document) and document.claimed is not None:
@@ -179,9 +185,7 @@ class Resolving:
                 return Halt(str(error), error.retry_after)
             return Silent(str(error), error.retry_after)
         if response.status in (404, 410) and _is_object(response.body):
-            gone = response.status == 410
-            outcome = Outcome.TOMBSTONED if gone else Outcome.NOT_FOUND
-            return Missing(outcome, f"the directory says HTTP {response.status}")
+            return _TOMBSTONED if response.status == 410 else _NOT_FOUND
         if response.status != 200:
             return Silent(f"the directory answered with HTTP {response.status}")
         try:
@@ -284,6 +288,13 @@ def _for(did: str, lead: _Lead) -> Points | Nowhere | Silent:
     if isinstance(lead, _Unsure):
         return Points(did) if lead.did == did else lead.silent
     return lead
+
+
+def _was_there(question: Question) -> bool:
+    """Whether the directory has told of it before. An entry of did:plc never ceases (a deleted one
+    is a tombstone): a directory that lacks it is behind, or restored from an old copy.
+    """
+    return question.known or question.held != handles.INVALID
 
 
 def _is_object(body: bytes) -> bool:

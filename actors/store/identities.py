@@ -55,7 +55,8 @@ _MICROSECONDS: Final = "(extract(epoch FROM e.next_check) * 1000000)::bigint"
 # Seconds of silence count from the last verdict.
 _DUE_SQL: Final = f"""
     SELECT e.did, e.rank, {_MICROSECONDS}, e.failures, coalesce(u.handle, '{INVALID}'),
-        extract(epoch FROM now()::timestamp - coalesce(e.checked_at, e.created_at))::float8
+        extract(epoch FROM now()::timestamp - coalesce(e.checked_at, e.created_at))::float8,
+        num_nonnulls(e.pds, e.signing_key) > 0
     FROM (
         SELECT * FROM engine_identities WHERE plc = %s AND rank = %s AND next_check <= now()
             AND did <> ALL(%b::text[]) ORDER BY next_check LIMIT %s
@@ -140,7 +141,8 @@ class Due(NamedTuple):
     """An identity to be looked at.
 
     `seen` is its `next_check` (microseconds since 1970), `held` the handle that its account is
-    shown with, `failures` those in a row, `silence` the seconds since the last verdict.
+    shown with, `failures` those in a row, `silence` the seconds since the last verdict. `known`: a
+    document of it was seen.
     """
 
     did: str
@@ -149,6 +151,7 @@ class Due(NamedTuple):
     failures: int
     held: str
     silence: float
+    known: bool = False
 
 
 class Found(NamedTuple):
@@ -203,10 +206,7 @@ def due(
 ) -> list[Due]:
     """The identities of a rank that have been due for longest, without those in `but`."""
     rows = connection.execute(_DUE_SQL, [plc, rank, text_array(list(but)), limit]).fetchall()
-    return [
-        Due(did, of_rank, seen, failures, held, silence)
-        for did, of_rank, seen, failures, held, silence in rows
-    ]
+    return [Due(*row) for row in rows]
 
 
 def backlog(connection: Connection[Any], plc: bool, rank: int, most: int) -> tuple[int, float]:

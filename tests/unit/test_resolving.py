@@ -207,7 +207,7 @@ def test_the_directory_says_that_there_is_no_account(world: World) -> None:
     world.plc.tombstones.add(BEN)
     assert world.ask(BEN, HANDLE).outcome is Outcome.TOMBSTONED
     del world.plc.documents[ANN]
-    verdict = world.ask(ANN, HANDLE)
+    verdict = world.ask(ANN)
     assert (verdict.outcome, verdict.settled, verdict.document) == (
         *(Outcome.NOT_FOUND, True),
         Document(),
@@ -381,3 +381,16 @@ def test_every_recorded_document_is_read_from_the_directory(world: World) -> Non
     expected = {handle: did for handle, did in document("handles").items() if did in dids}
     assert good == expected
     assert len(good) > 50
+
+
+@pytest.mark.parametrize("question", [Question(ANN, HANDLE), Question(ANN, known=True)])
+def test_a_directory_that_has_lost_an_account_takes_nothing_from_it(
+    world: World, question: Question
+) -> None:
+    del world.plc.documents[ANN]
+    lost, never = world.ask_all(question, Question(ANN))
+    assert isinstance(lost.result, Verdict)
+    assert (lost.result.outcome, lost.result.settled) == (Outcome.DEFERRED, False)
+    assert lost.directory is False
+    assert isinstance(never.result, Verdict)
+    assert never.result.outcome is Outcome.NOT_FOUND
