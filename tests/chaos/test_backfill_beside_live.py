@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import psutil
 import psycopg
+import pytest
 
 from actors import capture
 from bench.relay_process import relay_process
@@ -51,7 +52,8 @@ _LEFT: Final = (
 class Stage:
     """A network on loopback, and the program before it."""
 
-    def __init__(self, folder: Path, size: Size) -> None:
+    def __init__(self, folder: Path, size: Size, settings: Mapping[str, str]) -> None:
+        self.settings = settings
         self.folder = folder
         self.data = folder / "data"
         self.conninfo = f"host={self.data}/postgres/run user=skyshard dbname=skyshard"
@@ -77,6 +79,7 @@ class Stage:
             self.places = servers.places
             self.environment = {
                 **ON,
+                **self.settings,
                 "SKYSHARD_NETWORK__PLC_URL": servers.places.plc,
                 "SKYSHARD_NETWORK__NAMESERVERS": servers.places.nameserver,
             }
@@ -172,13 +175,17 @@ def _kill(pid: int) -> None:
 
 
 def backfill_beside_live(
-    size: Size, kills: tuple[str, ...], seconds: float, quiet: float
+    size: Size,
+    kills: tuple[str, ...],
+    seconds: float,
+    quiet: float,
+    settings: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Backfill a whole network beside its live traffic, with kills spread over it. Before that the
     traffic is alone for `quiet` seconds.
     """
     with short_folder() as folder:
-        stage = Stage(folder, size)
+        stage = Stage(folder, size, settings or {})
         with stage.network():
             return _run(stage, kills, seconds, quiet)
 
@@ -270,9 +277,21 @@ def _differences(stage: Stage) -> list[str]:
     return tables.differences(expected, comparable(tables.read_tables(stage.conninfo)))
 
 
-KILLS: Final = ("pds_fetcher", "shard-0", "everything", "postgres", "shard-1")
+@pytest.mark.soak
+def test_a_backfill_beside_live_traffic_comes_to_the_whole_though_actors_are_killed() -> None:
+    # So slowly that it is under way for longer than an actor takes to come back.
+    slowly = {
+        "SKYSHARD_FETCHER__BACKFILL_RECORDS_PER_SECOND": "40",
+        "SKYSHARD_FETCHER__PATIENCE_SECONDS": "1",
+        "SKYSHARD_FETCHER__RETRY_MIN_SECONDS": "1",
+        "SKYSHARD_FETCHER__RETRY_MAX_SECONDS": "2",
+    }
+    kills = ("pds_fetcher", "shard-0")
+    backfill_beside_live(Size(30, 500, 50.0), kills, 120.0, 0.0, slowly)
 
 
-def test_killed_five_times_a_backfill_beside_live_traffic_comes_to_the_whole() -> None:
-    figures = backfill_beside_live(Size(40, 700, 100.0), KILLS, 120.0, 1.0)
-    print(json.dumps(figures))
+@pytest.mark.soak
+def test_killed_five_times_a_backfill_of_ten_thousand_accounts_comes_to_the_whole() -> None:
+    kills = ("pds_fetcher", "shard-0", "everything", "postgres", "shard-1")
+    figures = backfill_beside_live(Size(10_000, 150_000, 500.0), kills, 3_600.0, 20.0)
+    print(json.dumps({"bench": "backfill_beside_live", **figures}))
