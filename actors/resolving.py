@@ -28,7 +28,9 @@ KINDS: Final = (PLC, WEB, TXT, WELL_KNOWN)
 
 _SECONDS: Final = 10.0
 # These say nothing of what was asked for: it was not even asked, or its turn did not come.
-_HALTS: Final = frozenset((Kind.PAUSED, Kind.BREAKER_OPEN, Kind.BUSY))
+_HALTS: Final = frozenset((Kind.PAUSED, Kind.BREAKER_OPEN, Kind.NEIGHBOURS, Kind.BUSY))
+# Nor had the host itself failed before, or asked for a pause.
+_NOT_ASKED: Final = frozenset((Kind.NEIGHBOURS, Kind.BUSY))
 _NOT_FOUND: Final = Missing(Outcome.NOT_FOUND, "the directory says HTTP 404")
 _TOMBSTONED: Final = Missing(Outcome.TOMBSTONED, "the directory says HTTP 410")
 
@@ -272,7 +274,7 @@ class Resolving:
             )
         except OutboundError as error:
             if error.kind.passing:
-                return Silent(str(error), error.retry_after)
+                return Silent(str(error), error.retry_after, error.kind not in _NOT_ASKED)
             return Nowhere(Outcome.UNRESOLVED, str(error))
         # The site refuses us, whoever asks; it says nothing of the handle.
         if response.status in (401, 403):

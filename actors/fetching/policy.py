@@ -25,7 +25,7 @@ _NAMES: Final = frozenset(
     )
 )
 # Nothing was asked, or the host only said when to ask: no attempt.
-_POSTPONED: Final = frozenset((Kind.PAUSED, Kind.BREAKER_OPEN, Kind.BUSY))
+_POSTPONED: Final = frozenset((Kind.PAUSED, Kind.BREAKER_OPEN, Kind.NEIGHBOURS, Kind.BUSY))
 # The account may have moved to another server, or changed its key.
 _MAY_HAVE_MOVED: Final = frozenset(
     (

@@ -59,10 +59,14 @@ class Nowhere(NamedTuple):
 
 
 class Silent(NamedTuple):
-    """Whoever was asked gave no answer; `seconds` for which asking again is no use."""
+    """Whoever was asked gave no answer; `seconds` for which asking again is no use.
+
+    `asked`: False where it was not, for reasons that have nothing to do with it.
+    """
 
     detail: str
     seconds: float = 0.0
+    asked: bool = True
 
 
 class Verdict(NamedTuple):
@@ -122,11 +126,11 @@ def judge(
             return verdict(Outcome.MISMATCH, f"{claimed} leads to {other[:80]}")
         case Nowhere(outcome, detail):
             return verdict(outcome, detail)
-        case Silent(detail, seconds) if held == handles.INVALID or (
-            held == claimed and silence < grace
+        case Silent(detail, seconds, asked) if held == handles.INVALID or (
+            held == claimed and (silence < grace or not asked)
         ):
             return Verdict(Outcome.DEFERRED, document, None, False, detail, seconds)
-        case Silent(detail, _):
+        case Silent(detail):
             return verdict(Outcome.UNREACHABLE, detail)
         case None:
             raise ValueError(f"{claimed} of {did} was not asked about")

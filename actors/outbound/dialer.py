@@ -112,7 +112,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
     async def places(self, host: str, port: int) -> list[Place]:
         """Where a host may be asked, when its turn has come.
 
-        Raises OutboundError: NO_SUCH_NAME, DNS, REFUSED_ADDRESS, BREAKER_OPEN, BUSY.
+        Raises OutboundError: NO_SUCH_NAME, DNS, REFUSED_ADDRESS, NEIGHBOURS, BUSY.
         """
         anywhere = self._settings.allow_private_hosts or (host, port) in self._trusted
         found = [(address, port) for address in await self._found(host, anywhere)]
@@ -128,7 +128,7 @@ class Dialer(httpcore.AsyncNetworkBackend):
         if not found:
             least = min(left.values())
             detail = f"others there failed several times, and are left alone for {least:.0f} s"
-            raise OutboundError(Kind.BREAKER_OPEN, host, detail, retry_after=least)
+            raise OutboundError(Kind.NEIGHBOURS, host, detail, retry_after=least)
         return found
 
     @contextmanager

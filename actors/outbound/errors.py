@@ -21,6 +21,7 @@ class Kind(StrEnum):
     HTTP_STATUS = "http_status"  # 429, or 500 and above
     PAUSED = "paused"  # the host asked to be left alone, and the time is not over
     BREAKER_OPEN = "breaker_open"  # the host failed several times in a row, and is left alone
+    NEIGHBOURS = "neighbours"  # others at its address did, and it is left alone with them
     BUSY = "busy"  # too many requests of ours wait for their turn
 
     @property

@@ -132,7 +132,7 @@ def test_many_names_at_a_dead_address_are_asked_as_one_host() -> None:
                 clock.pass_by(HOUR / 200)
             assert kinds == {
                 Kind.CONNECT: kinds[Kind.CONNECT],
-                Kind.BREAKER_OPEN: 200 - kinds[Kind.CONNECT],
+                Kind.NEIGHBOURS: 200 - kinds[Kind.CONNECT],
             }
             # Five to find out, and then one for each pause: 30 s, 60 s, ... 15 min.
             assert 8 <= kinds[Kind.CONNECT] <= 15
