@@ -112,7 +112,11 @@ class Filling:
         if wants.records:
             until, limit = wants.patience, RECORDS_AT_ONCE
             again = RECORDS_AGAIN_SECONDS
-            chores += [self._walk(wanted.records, again, until=until, limit=limit), self._records]
+            since = until + OVERLAP_SECONDS
+            chores += [
+                self._walk(wanted.records, again, until=until, limit=limit),
+                self._walk(wanted.new_records, 0.0, since=since, until=until, limit=limit),
+            ]
         if wants.profiles or wants.whole:
             more = {"whole": wants.whole, "spoken_of": not wants.personal}
             walk = self._walk(wanted.users, USERS_AGAIN_SECONDS, limit=USERS_AT_ONCE, **more)
@@ -140,13 +144,7 @@ class Filling:
         )
 
     def _parked(self) -> Done:
-        self._session.attempt(partial(wanted.parked, fence=self._session.fence))
-        return 0, PARKED_SECONDS
-
-    def _records(self) -> Done:
-        since = self._wants.patience + OVERLAP_SECONDS
-        fence, until = self._session.fence, self._wants.patience
-        made = self._session.attempt(
-            partial(wanted.new_records, fence=fence, since=since, until=until)
+        self._session.attempt(
+            partial(wanted.parked, fence=self._session.fence, limit=REPOS_AT_ONCE)
         )
-        return made, 0.0
+        return 0, PARKED_SECONDS

@@ -45,7 +45,10 @@ _REPOS_SQL: Final = f"""
 _PARKED_SQL: Final = f"""
     INSERT INTO engine_incomplete (kind, key, did, cause, rank)
     SELECT '{REPO}', k.did, k.did, '{OUT_OF_STEP}', {REPOS_FIRST} FROM engine_parked k
-    WHERE k.reason = 'resync' AND NOT k.draining
+    WHERE k.reason = 'resync' AND NOT k.draining AND NOT EXISTS (
+        SELECT FROM engine_incomplete e
+        WHERE e.kind = '{REPO}' AND e.key = k.did AND e.state = '{WAITING}')
+    LIMIT %s
     ON CONFLICT (kind, key) DO UPDATE SET state = '{WAITING}', next_try = now(),
         rank = {REPOS_FIRST} WHERE engine_incomplete.state <> '{WAITING}'
 """  # noqa: S608 - it is made of constants
@@ -56,13 +59,16 @@ _MAKE_RECORDS: Final = f"""
             AND NOT coalesce({indexed_sql("s.awaited")}, false)
         ON CONFLICT (kind, key) DO NOTHING RETURNING 1
 """  # noqa: S608 - it is made of constants
+# All entries of one batch have one time, so a slice ends with the last of a batch.
 _NEW_RECORDS_SQL: Final = f"""
-    WITH slice AS (
-        SELECT DISTINCT p.awaited FROM engine_pending p
-        WHERE p.created_at >= now()::timestamp - %s * interval '1 second'
+    WITH entries AS (
+        SELECT p.awaited, p.created_at FROM engine_pending p
+        WHERE p.created_at >
+                coalesce(nullif(%s, '')::timestamp, now()::timestamp - %s * interval '1 second')
             AND p.created_at < now()::timestamp - %s * interval '1 second'
-    ), made AS ({_MAKE_RECORDS})
-    SELECT count(*) FROM made
+        ORDER BY p.created_at FETCH FIRST (%s) ROWS WITH TIES
+    ), slice AS (SELECT DISTINCT awaited FROM entries), made AS ({_MAKE_RECORDS})
+    SELECT (SELECT max(created_at)::text FROM entries), (SELECT count(*) FROM made)
 """  # noqa: S608 - it is made of constants
 _RECORDS_SQL: Final = f"""
     WITH slice AS (
@@ -122,23 +128,23 @@ def repos(connection: Connection[Any], fence: Fence, after: str, limit: int) -> 
     return _slice(connection, fence, _REPOS_SQL, [after, limit])
 
 
-def parked(connection: Connection[Any], fence: Fence) -> None:
-    """Have those fetched whose live events wait for it, whatever became of them. Raises Fenced."""
-    with connection.transaction():
-        fence.check(connection)
-        connection.execute(_PARKED_SQL.encode())
+def parked(connection: Connection[Any], fence: Fence, limit: int) -> None:
+    """Have those fetched whose live events wait for it, whatever became of them, some at a time.
 
-
-def new_records(connection: Connection[Any], fence: Fence, since: float, until: float) -> int:
-    """Have what has been waited for fetched, for less than `since` and more than `until` seconds.
-
-    Returns how much of it is new. Raises Fenced.
+    Raises Fenced.
     """
     with connection.transaction():
         fence.check(connection)
-        row = connection.execute(_NEW_RECORDS_SQL.encode(), [since, until]).fetchone()
-    assert row is not None
-    return int(row[0])
+        connection.execute(_PARKED_SQL.encode(), [limit])
+
+
+def new_records(
+    connection: Connection[Any], fence: Fence, after: str, since: float, until: float, limit: int
+) -> Slice:
+    """Have what has been waited for fetched, for less than `since` and more than `until` seconds,
+    from one slice of it in the order of time. Raises Fenced.
+    """
+    return _slice(connection, fence, _NEW_RECORDS_SQL, [after, since, until, limit])
 
 
 def records(

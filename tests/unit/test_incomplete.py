@@ -151,12 +151,12 @@ def test_a_repository_whose_events_are_parked_is_fetched_whatever_became_of_its_
             "INSERT INTO engine_parked (did, reason, draining) VALUES (%s, %s, %s)",
             *(did, reason, draining),
         )
-    wanted.parked(connection, fence)
+    wanted.parked(connection, fence, 9)
     assert [key for _, key, _, _ in queue(connection)] == [ANN]
     (found,) = due(connection, REPOS_FIRST)
     assert not found.needless
     incomplete.write(connection, fence, [Ended("repo", ANN, FAILED, 5, "x")])
-    wanted.parked(connection, fence)
+    wanted.parked(connection, fence, 9)
     assert len(due(connection, REPOS_FIRST)) == 1
     # Who waits for a key needs no repository.
     run(connection, "UPDATE engine_parked SET reason = 'no_key' WHERE did = %s", ANN)
@@ -169,9 +169,9 @@ def test_what_is_waited_for_is_fetched_once_it_had_time_to_come_by_itself(
     waits(connection, POST, 60.0)
     waits(connection, f"at://{ANN}/app.bsky.graph.list/2", 5.0)
     waits(connection, "at://handle.example/app.bsky.feed.post/3", 60.0)
-    assert wanted.new_records(connection, fence, 300.0, 30.0) == 1
+    assert wanted.new_records(connection, fence, "", 300.0, 30.0, 9).changed == 1
     assert queue(connection) == [("record", POST, "pending", WAITING)]
-    assert wanted.new_records(connection, fence, 300.0, 30.0) == 0
+    assert wanted.new_records(connection, fence, "", 300.0, 30.0, 9).changed == 0
     run(connection, "DELETE FROM engine_incomplete")
     last, made = wanted.records(connection, fence, "", 0.0, 2)
     more = wanted.records(connection, fence, last or "", 0.0, 2)
@@ -179,11 +179,31 @@ def test_what_is_waited_for_is_fetched_once_it_had_time_to_come_by_itself(
     assert wanted.records(connection, fence, more.last or "", 0.0, 2).last is None
 
 
+def test_what_is_new_is_looked_through_in_slices_that_end_with_a_batch(
+    connection: Connection, fence: Fence
+) -> None:
+    uris = [f"at://{ANN}/app.bsky.feed.post/{number}" for number in range(9)]
+    for number, uri in enumerate(uris):
+        waits(connection, uri, 100.0 - number // 3)
+    run(
+        connection,
+        "UPDATE engine_pending SET created_at = date_trunc('second', created_at)",
+    )
+    after, sizes = "", []
+    while (found := wanted.new_records(connection, fence, after, 300.0, 30.0, 2)).last is not None:
+        sizes.append(found.changed)
+        after = found.last
+    assert sum(sizes) == 9
+    assert len(sizes) > 1
+    assert max(sizes) <= 2 + 3 - 1
+    assert [key for _, key, _, _ in queue(connection)] == uris
+
+
 def test_what_came_meanwhile_or_nobody_waits_for_is_needless(
     connection: Connection, fence: Fence
 ) -> None:
     waits(connection, POST)
-    wanted.new_records(connection, fence, 300.0, 30.0)
+    wanted.new_records(connection, fence, "", 300.0, 30.0, 9)
     assert [found.needless for found in due(connection, RECORDS_NEXT)] == [False]
     run(
         connection,
@@ -228,7 +248,7 @@ def test_nothing_is_fetched_of_who_may_not_be_stored(
     }[why]
     for did in (ANN, BOB):
         run(connection, sql, did)
-    wanted.new_records(connection, fence, 300.0, 30.0)
+    wanted.new_records(connection, fence, "", 300.0, 30.0, 9)
     wanted.repos(connection, fence, "", 10)
     wanted.users(connection, fence, "", 10, whole=False)
     assert [found.withheld for found in due(connection, REPOS_FIRST)] == [True]
@@ -267,7 +287,7 @@ def test_only_the_living_generation_writes(database: str, connection: Connection
     with pytest.raises(Fenced):
         incomplete.write(connection, old, [Ended("repo", ANN, DONE)])
     with pytest.raises(Fenced):
-        wanted.parked(connection, old)
+        wanted.parked(connection, old, 9)
 
 
 def test_what_was_settled_is_kept_while_somebody_waits_and_forgotten_later(
@@ -276,7 +296,7 @@ def test_what_was_settled_is_kept_while_somebody_waits_and_forgotten_later(
     other = f"at://{ANN}/app.bsky.feed.post/2"
     for uri in (POST, other):
         waits(connection, uri)
-    wanted.new_records(connection, fence, 300.0, 30.0)
+    wanted.new_records(connection, fence, "", 300.0, 30.0, 9)
     hours = -2 * 3600.0
     incomplete.write(
         connection,
