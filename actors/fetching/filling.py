@@ -108,7 +108,7 @@ class Filling:
             )
         ]
         if wants.repos:
-            chores += [self._walk(wanted.repos, 0.0, limit=REPOS_AT_ONCE), self._parked]
+            chores += [self._walk(wanted.repos, 0.0, limit=REPOS_AT_ONCE), self._let_go]
         if wants.records:
             until, limit = wants.patience, RECORDS_AT_ONCE
             again = RECORDS_AGAIN_SECONDS
@@ -128,6 +128,7 @@ class Filling:
 
     def start(self) -> None:
         """Begin, and go on."""
+        self._let_go(everybody=True)
         self._tick()
 
     def _tick(self) -> None:
@@ -143,8 +144,8 @@ class Filling:
             lambda after: session.attempt(partial(step, fence=fence, after=after, **more)), again
         )
 
-    def _parked(self) -> Done:
+    def _let_go(self, *, everybody: bool = False) -> Done:
         self._session.attempt(
-            partial(wanted.parked, fence=self._session.fence, limit=REPOS_AT_ONCE)
+            partial(wanted.let_go, fence=self._session.fence, everybody=everybody)
         )
         return 0, PARKED_SECONDS

@@ -23,6 +23,7 @@ from actors.store.incomplete import (
     WAITING,
     WITHHELD_SQL,
 )
+from actors.store.parking import RESYNC
 from actors.store.registry import indexed_sql
 
 # A failed row stays so: that is for the operator. What waits already is only moved up.
@@ -41,16 +42,11 @@ _REPOS_SQL: Final = f"""
     )
     SELECT (SELECT did FROM slice ORDER BY did DESC LIMIT 1), (SELECT count(*) FROM made)
 """  # noqa: S608 - it is made of constants
-# Whoever parked these is not there any more.
-_PARKED_SQL: Final = f"""
-    INSERT INTO engine_incomplete (kind, key, did, cause, rank)
-    SELECT '{REPO}', k.did, k.did, '{OUT_OF_STEP}', {REPOS_FIRST} FROM engine_parked k
-    WHERE k.reason = 'resync' AND NOT k.draining AND NOT EXISTS (
+_LET_GO_SQL: Final = f"""
+    UPDATE engine_parked k SET draining = true
+    WHERE k.reason = '{RESYNC}' AND NOT k.draining AND (%s OR NOT EXISTS (
         SELECT FROM engine_incomplete e
-        WHERE e.kind = '{REPO}' AND e.key = k.did AND e.state = '{WAITING}')
-    LIMIT %s
-    ON CONFLICT (kind, key) DO UPDATE SET state = '{WAITING}', next_try = now(),
-        rank = {REPOS_FIRST} WHERE engine_incomplete.state <> '{WAITING}'
+        WHERE e.kind = '{REPO}' AND e.key = k.did AND e.state = '{WAITING}'))
 """  # noqa: S608 - it is made of constants
 _MAKE_RECORDS: Final = f"""
         INSERT INTO engine_incomplete (kind, key, did, cause, rank)
@@ -128,14 +124,14 @@ def repos(connection: Connection[Any], fence: Fence, after: str, limit: int) -> 
     return _slice(connection, fence, _REPOS_SQL, [after, limit])
 
 
-def parked(connection: Connection[Any], fence: Fence, limit: int) -> None:
-    """Have those fetched whose live events wait for it, whatever became of them, some at a time.
-
-    Raises Fenced.
+def let_go(connection: Connection[Any], fence: Fence, *, everybody: bool) -> None:
+    """Have live events wait no longer for repositories that nobody fetches any more; with
+    `everybody`, for any: whoever had them wait is not there, and the next one may not come for
+    hours. Their repositories stay out of step. Raises Fenced.
     """
     with connection.transaction():
         fence.check(connection)
-        connection.execute(_PARKED_SQL.encode(), [limit])
+        connection.execute(_LET_GO_SQL.encode(), [everybody])
 
 
 def new_records(

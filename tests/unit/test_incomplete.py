@@ -138,29 +138,38 @@ def test_a_backfill_that_falls_out_of_step_is_moved_up(
     assert queue(connection) == [("repo", ANN, "backfill", WAITING)]
 
 
-def test_a_repository_whose_events_are_parked_is_fetched_whatever_became_of_its_row(
+def test_live_events_wait_only_for_repositories_that_somebody_fetches(
     connection: Connection, fence: Fence
 ) -> None:
     for did, reason, draining in (
         (ANN, "resync", False),
-        (BOB, "key", False),
-        (CAT, "resync", True),
+        (BOB, "no_key", False),
+        (CAT, "resync", False),
     ):
         run(
             connection,
             "INSERT INTO engine_parked (did, reason, draining) VALUES (%s, %s, %s)",
             *(did, reason, draining),
         )
-    wanted.parked(connection, fence, 9)
-    assert [key for _, key, _, _ in queue(connection)] == [ANN]
-    (found,) = due(connection, REPOS_FIRST)
-    assert not found.needless
+
+    def waiting() -> set[str]:
+        return {
+            did for (did,) in run(connection, "SELECT did FROM engine_parked WHERE NOT draining")
+        }
+
+    repo(connection, ANN, out_of_step=True)
+    repo(connection, CAT, out_of_step=True)
+    wanted.repos(connection, fence, "", 10)
+    wanted.let_go(connection, fence, everybody=False)
+    assert waiting() == {ANN, BOB, CAT}
     incomplete.write(connection, fence, [Ended("repo", ANN, FAILED, 5, "x")])
-    wanted.parked(connection, fence, 9)
-    assert len(due(connection, REPOS_FIRST)) == 1
-    # Who waits for a key needs no repository.
-    run(connection, "UPDATE engine_parked SET reason = 'no_key' WHERE did = %s", ANN)
-    assert [each.needless for each in due(connection, REPOS_FIRST)] == [True]
+    wanted.let_go(connection, fence, everybody=False)
+    assert waiting() == {BOB, CAT}
+    # It stays out of step, and given up.
+    wanted.repos(connection, fence, "", 10)
+    assert ("repo", ANN, "out_of_step", FAILED) in queue(connection)
+    wanted.let_go(connection, fence, everybody=True)
+    assert waiting() == {BOB}
 
 
 def test_what_is_waited_for_is_fetched_once_it_had_time_to_come_by_itself(
@@ -287,7 +296,7 @@ def test_only_the_living_generation_writes(database: str, connection: Connection
     with pytest.raises(Fenced):
         incomplete.write(connection, old, [Ended("repo", ANN, DONE)])
     with pytest.raises(Fenced):
-        wanted.parked(connection, old, 9)
+        wanted.let_go(connection, old, everybody=True)
 
 
 def test_what_was_settled_is_kept_while_somebody_waits_and_forgotten_later(
