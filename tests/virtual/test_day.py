@@ -71,4 +71,4 @@ def test_a_day_of_a_large_network(
             assert attempts(person.host, 0.0, DAY) <= TRIES_OF_A_DAY, person.handle
         # As many are under way as may be asked in the time in which the first is found dead.
         assert attempts(gone[0].host, 0.0, DAY) <= 2 * TRIES_OF_A_DAY
-        stage.stop()
+        assert stage.hours.faults_seen == []
