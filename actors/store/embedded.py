@@ -8,6 +8,7 @@ should we be killed; if that is killed too, the next start takes the server over
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -42,6 +43,7 @@ from actors.store.stable_socket import StableSocket
 __all__ = ["DATABASE", "EmbeddedPostgres"]
 
 DATABASE: Final = "skyshard"
+_CALM_SECONDS = 1.0  # for sessions to end that were closed just now; a clean stop cuts them off
 _IMMEDIATE_SECONDS = 4.0  # for SIGQUIT, after the time for a clean stop has passed
 _KILL_SECONDS = 10.0
 _PAUSE: Final = 0.01
@@ -288,9 +290,9 @@ class EmbeddedPostgres:
     def stop(self, seconds: float) -> None:
         """Stop it cleanly within `seconds`, then immediately, then by force. Returns once gone."""
         self._steps = None
-        for number, limit in zip(
-            STOP_SIGNALS, (seconds, _IMMEDIATE_SECONDS, _KILL_SECONDS), strict=True
-        ):
+        limits = (seconds, _IMMEDIATE_SECONDS, _KILL_SECONDS)
+        calmly = self._signal(signal.SIGTERM, min(_CALM_SECONDS, seconds))
+        for number, limit in () if calmly else zip(STOP_SIGNALS, limits, strict=True):
             if self._signal(number, limit):
                 break
             _log.warning("PostgreSQL did not stop within %g s of %s", limit, number.name)
@@ -366,13 +368,12 @@ class EmbeddedPostgres:
 
         Those of initdb stay in its process group; the postmaster's leave it, but work in the data.
         """
+        psutil.wait_procs(self._orphans(), _CALM_SECONDS)  # the logger writes its last line
         deadline = time.monotonic() + _KILL_SECONDS
         while orphans := self._orphans():
             for process in orphans:
-                try:
+                with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
-                except psutil.NoSuchProcess:
-                    continue
             if time.monotonic() > deadline:
                 pids = ", ".join(str(process.pid) for process in orphans)
                 _log.error("PostgreSQL processes hang in the system: %s", pids)
