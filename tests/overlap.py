@@ -13,7 +13,7 @@ from actors.store.session import Connection
 from actors.store.writer import Writer
 from tests.writing import GATE, decoded, session
 
-SECONDS = 10.0
+SECONDS = 120.0
 
 
 class Pause:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -65,8 +66,8 @@ def pgbouncer(
     name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
     conninfo = f"host={folder} port=6432 user=skyshard dbname={name}"
     try:
-        deadline = time.monotonic() + 30
-        while not (folder / ".s.PGSQL.6432").exists():
+        deadline = time.monotonic() + 120
+        while not _answers(folder / ".s.PGSQL.6432"):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.01)
@@ -74,7 +75,13 @@ def pgbouncer(
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens there; the file is made before."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(str(path)) == 0

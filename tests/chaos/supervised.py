@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.01
 
 

@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[EmbeddedPostgres]:
         made.kill()
 
 
-def eventually(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -196,7 +196,7 @@ def test_a_busy_orphan_of_a_killed_postmaster_does_not_hold_up_the_next(
         eventually(lambda: server.pid is None, "the end of the postmaster")
         assert not gone(backend.pid)
         start(server)
-        worker.join(30)
+        worker.join(120)
     assert not worker.is_alive()
     assert gone(backend.pid)
     assert str(backend.pid) in caplog.text

@@ -128,6 +128,9 @@ async def act(fault: Fault, right: Iterable[bytes], writer: asyncio.StreamWriter
     if fault.name == "slow_head":
         await _slowly(b"HTTP/1.1 200 OK\r\nX-Long: " + _PIECE, fault.seconds, writer)
     for part in fault.parts():
+        if writer.is_closing():
+            # Under TLS what is written to a client that has left is no error, only lost.
+            return False
         writer.write(part)
         await writer.drain()
     if fault.name == "stall":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 
 class Loopback:

@@ -109,6 +109,6 @@ def test_a_spawned_child_sets_up_its_own_logging(tmp_path: Path) -> None:
     path = tmp_path / "log"
     child = multiprocessing.get_context("spawn").Process(target=_child, args=(setup, str(path)))
     child.start()
-    child.join(30)
+    child.join(120)
     assert child.exitcode == 0
     assert json.loads(path.read_text())["actor"] == "shard-7"

@@ -178,7 +178,7 @@ def greeting(*parameters: tuple[bytes, bytes]) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(120)
 
 
 def test_an_old_server_is_refused_before_it_is_asked_anything() -> None:

@@ -133,7 +133,7 @@ def test_two_writers_take_the_oldest_away_without_waiting_for_each_other(
             with session(database, author) as own, own.transaction():
                 record_drops(own, [drop(number, author) for number in range(10)], 20)
                 # Each holds the locks of its own transaction until the other is here too.
-                both_have_pruned.wait(20)
+                both_have_pruned.wait(120)
         except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             failed.append(error)
 

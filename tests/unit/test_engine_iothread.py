@@ -24,7 +24,7 @@ from engine.iothread import Deliver, IoThread
 from engine.message import Codec, Message
 from engine.metrics import Metrics
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 
 class Nothing(Message, frozen=True):

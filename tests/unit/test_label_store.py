@@ -241,7 +241,7 @@ def test_who_listens_is_told_the_ids_of_the_events(
         writer.write(batch(label("a"), label("b")), NOW)
         writer.write(batch(label("a")), NOW)
         writer.write(batch(label("a", second=1, neg=True)), NOW)
-        told = [note.payload.split() for note in listener.notifies(timeout=5, stop_after=2)]
+        told = [note.payload.split() for note in listener.notifies(timeout=120, stop_after=2)]
         assert not list(listener.notifies(timeout=0))
     ids = [
         str(number) for (number,) in connection.execute("SELECT id FROM label_events ORDER BY id")

@@ -29,7 +29,7 @@ from engine.status import ChildStatus, Status
 from engine.supervisor import Supervisor
 from engine.topology import Group, Topology
 
-PATIENCE: Final = 30.0
+PATIENCE: Final = 120.0
 
 
 def child(name: str, **changes: Any) -> ChildStatus:

@@ -261,7 +261,7 @@ def test_retries_give_their_slot_back_while_they_wait(server: Fine) -> None:
             first = asyncio.create_task(
                 outbound.get(f"{server.url}/first", limit_bytes=99, seconds=5)
             )
-            await asyncio.wait_for(waiting.wait(), 5)
+            await asyncio.wait_for(waiting.wait(), 60)
             second = await outbound.get(f"{server.url}/second", limit_bytes=99, seconds=5)
             assert second.body == b"fine"
             go_on.set()

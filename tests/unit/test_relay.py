@@ -22,7 +22,7 @@ from bench.relay_options import RelayOptions
 from bench.relay_process import relay_process
 from bench.relay_subscriber import PATH
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 120.0
 ROOT: Final = Path(__file__).parents[2]
 
 

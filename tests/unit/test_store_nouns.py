@@ -85,7 +85,7 @@ def test_statements_that_make_the_same_users_at_once_make_each_once(index: str) 
             with session(index, GATE) as connection:
                 # Odd and even ones come from opposite ends.
                 dids = [f"did:plc:{at}" for at in range(number, number + 60)]
-                ready.wait(10)
+                ready.wait(120)
                 made.append(create_users(connection, gate, dids[:: (-1) ** number], [rows[number]]))
         except BaseException as error:  # noqa: BLE001 - told by the assertion below
             made.append(error)

@@ -199,7 +199,8 @@ def test_an_engine_that_has_the_database_is_seen(index: Index, held: Ownership) 
     ended = index.takedown("add", index.bad.did, "--no-wait")
     assert ended.out.endswith("what is stored of it is removed by the engine, within seconds\n")
     held.close()
-    assert not engine_runs(index.connection)
+    # Its session ends a moment after the connection.
+    wait_until(lambda: not engine_runs(index.connection), "the end of the engine's session")
 
 
 def test_the_end_of_the_run_before_is_still_told_after_a_removal_without_an_engine(
