@@ -2,6 +2,7 @@
 #
 # PYTHON=...  the Python (3.11 or later) to make .venv with
 # ARGS=...    options for run.py, pytest or the benchmark:  make run ARGS="--shards 4"
+# WORKERS=n   how many tests `make test` runs at a time (0: all in one process, as pdb wants it)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -10,6 +11,7 @@ SHELL := /bin/sh
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
+WORKERS ?= 3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
@@ -59,7 +61,7 @@ check: install
 	$(PY) -m mypy
 
 test: check
-	$(PY) -m pytest -m "not soak" $(ARGS)
+	$(PY) -m pytest -m "not soak" -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: install
 	$(PY) -m pytest -m soak --timeout=0 $(ARGS)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from actors.store.binaries import Binaries
 from actors.store.embedded import EmbeddedPostgres
 from tests import postgres_server
-from tests.postgres_server import make_server, other_binaries, short_folder, start
+from tests.postgres_server import make_server, memory_folder, other_binaries, short_folder, start
 from tests.prism import another_language, live_with_workers, make_prism, write_old
+from tests.templates import Contents, Templates
+
+# A machine that is busy with others is no fault of an example.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 EXISTING = "existing"
+# Their tests run on an index in a database of its own, and in one that an AppView had before.
 ON_EXISTING = frozenset(
     f"tests.unit.test_{name}"
     for name in (
@@ -45,9 +52,61 @@ ON_EXISTING = frozenset(
         "writer_races",
     )
 )
-# With the indexes of an AppView there is more than one way to an empty table.
-_OWN_ONLY = frozenset(("test_no_statement_ever_scans_a_table_or_hashes_one",))
-_numbers = itertools.count()
+# These run on an index too, and on one kind only. One that is not named makes its tables itself.
+ON_INDEX = ON_EXISTING | {
+    "tests.corpus.test_convergence",
+    "tests.corpus.test_interleavings",
+    "tests.property.test_convergence",
+    "tests.property.test_histories_agree",
+    "tests.property.test_writer_histories",
+    *(
+        f"tests.unit.test_{name}"
+        for name in (
+            "backfill_command",
+            "bisect",
+            "failures_of_others",
+            "fetched_when_back",
+            "fetching_policy",
+            "incomplete",
+            "ingest",
+            "ingest_begins",
+            "ingest_end",
+            "ingest_gaps",
+            "ingest_lag",
+            "ingest_start",
+            "judged_when_whole",
+            "label_client",
+            "label_forwarder",
+            "label_identities",
+            "lexicon_modes",
+            "listing",
+            "news",
+            "outbox_actor",
+            "parking",
+            "pds_fetcher",
+            "pending_sweep",
+            "personal_accounts",
+            "personal_table",
+            "resolver",
+            "resync",
+            "resync_meets_others",
+            "resync_small",
+            "rings_of_replies",
+            "store_nouns",
+            "unproven",
+            "user_gate_limit",
+            "verify_bench",
+        )
+    ),
+}
+_OWN_ONLY = frozenset(
+    (
+        # With the indexes of an AppView there is more than one way to an empty table.
+        "test_no_statement_ever_scans_a_table_or_hashes_one",
+        # Four thousand transactions; the capture is applied there in batches.
+        "test_commits_one_by_one_give_the_tables_of_the_reference",
+    )
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,8 +134,8 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def embedded_server(no_other_postgres: None) -> Iterator[EmbeddedPostgres]:
-    """The one embedded server of the session, with a template for fresh databases."""
-    with short_folder() as folder:
+    """The one embedded server of the session."""
+    with short_folder(memory_folder()) as folder:
         server = make_server(folder)
         try:
             start(server)
@@ -85,15 +144,25 @@ def embedded_server(no_other_postgres: None) -> Iterator[EmbeddedPostgres]:
             server.stop(10.0)
 
 
+@pytest.fixture(scope="session")
+def templates(embedded_server: EmbeddedPostgres) -> Templates:
+    return Templates(embedded_server)
+
+
 @pytest.fixture
-def database(embedded_server: EmbeddedPostgres, request: pytest.FixtureRequest) -> Iterator[str]:
+def database(templates: Templates, request: pytest.FixtureRequest) -> Iterator[str]:
     """The connection string of a fresh database, which is dropped after the test.
 
-    It is empty, but for the modules of ON_EXISTING: their tests run a second time where an AppView
-    has made its own tables before.
+    It is empty, but for the modules of ON_INDEX: theirs has the tables already. The tests of
+    ON_EXISTING run a second time, where an AppView has made its own tables before.
     """
-    for conninfo in _fresh_database(embedded_server):
-        yield make_prism(conninfo) if getattr(request, "param", "") == EXISTING else conninfo
+    contents = Contents.NOTHING
+    if getattr(request, "param", "") == EXISTING:
+        contents = Contents.PRISM
+    if request.module.__name__ in ON_INDEX:
+        contents = contents.with_index()
+    with templates.fresh(contents) as conninfo:
+        yield conninfo
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -107,9 +176,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def module_database(embedded_server: EmbeddedPostgres) -> Iterator[str]:
+def module_database(templates: Templates) -> Iterator[str]:
     """Like `database`, one for all tests of a file: whoever uses it empties it (tests.writing)."""
-    yield from _fresh_database(embedded_server)
+    with templates.fresh() as conninfo:
+        yield conninfo
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +212,8 @@ def other_server(other_binaries_here: Binaries) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def other_postgres(other_server: EmbeddedPostgres) -> Iterator[str]:
     """Like `database`, on the other major version."""
-    yield from _fresh_database(other_server)
+    with Templates(other_server).fresh() as conninfo:
+        yield conninfo
 
 
 @pytest.fixture(params=["embedded", "another language"])
@@ -153,7 +224,7 @@ def prism(request: pytest.FixtureRequest) -> Iterator[str]:
         yield make_prism(request.getfixturevalue("database"))
         return
     server = request.getfixturevalue("other_server")
-    with another_language(server, f"test_{next(_numbers)}") as conninfo:
+    with another_language(server, "another_language") as conninfo:
         yield make_prism(conninfo)
 
 
@@ -167,13 +238,3 @@ def used_prism(prism: str) -> str:
     write_old(prism, reference_of(frames).tables())
     live_with_workers(prism)
     return prism
-
-
-def _fresh_database(server: EmbeddedPostgres) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    with psycopg.connect(server.conninfo("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        try:
-            yield server.conninfo(name)
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

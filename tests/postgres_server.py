@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from actors.store.binaries import Binaries, from_package, from_path
 from actors.store.embedded import EmbeddedPostgres
 
@@ -19,6 +21,8 @@ from actors.store.embedded import EmbeddedPostgres
 OTHER_POSTGRES: Final = Path("/usr/lib/postgresql/15/bin")
 # One copy of programs for all tests, where root's servers run as a user who cannot reach ours.
 COPIES: Final = Path("/var/lib/skyshard")
+MEMORY: Final = Path("/dev/shm")
+ENOUGH_BYTES: Final = 8 << 30
 # A machine that promises to have everything sets this, so that nothing is skipped there.
 REQUIRE_ALL: Final = "SKYSHARD_REQUIRE_ALL"
 
@@ -44,10 +48,20 @@ class SmallServer:
     stop_seconds: float = 20.0
 
 
+def memory_folder() -> Path:
+    """Where files are held in memory, if there is more than enough of it; else /tmp."""
+    enough = (
+        MEMORY.is_dir()
+        and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES
+        and psutil.virtual_memory().available > ENOUGH_BYTES
+    )
+    return MEMORY if enough else Path("/tmp")
+
+
 @contextmanager
-def short_folder() -> Iterator[Path]:
+def short_folder(parent: Path = Path("/tmp")) -> Iterator[Path]:
     """A folder with a short path that PostgreSQL's user can enter, unlike those of pytest."""
-    folder = Path(tempfile.mkdtemp(prefix="sk-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="sk-", dir=parent))
     folder.chmod(0o755)
     try:
         yield folder
@@ -85,7 +99,7 @@ def make_server(
     )
 
 
-def start(server: EmbeddedPostgres, seconds: float = 60.0) -> tuple[int, list[str]]:
+def start(server: EmbeddedPostgres, seconds: float = 120.0) -> tuple[int, list[str]]:
     """Start it and wait until it answers: its descriptor, and what it waited for on the way."""
     descriptor = server.start()
     waited: list[str] = []

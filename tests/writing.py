@@ -16,6 +16,7 @@ from actors.store.batch import Dropped, Outcome
 from actors.store.bisect import apply_bisecting
 from actors.store.fence import Fence, raise_epoch
 from actors.store.migrate import migrate
+from actors.store.schema import SCHEMA_VERSION
 from actors.store.session import Connection, SessionSettings, open_session
 from actors.store.users import create_users
 from actors.store.writer import Writer
@@ -27,9 +28,19 @@ GATE = "user_gate"
 
 
 def make_index(conninfo: str) -> str:
-    """Make the tables of an empty database."""
-    migrate(conninfo)
+    """Make the tables of a database, unless it is a copy that has them (tests.templates)."""
+    if not has_index(conninfo):
+        migrate(conninfo)
     return conninfo
+
+
+def has_index(conninfo: str) -> bool:
+    """Whether the tables of this program are there, as its latest version makes them."""
+    with psycopg.connect(conninfo, autocommit=True) as connection:
+        found = connection.execute("SELECT to_regclass('engine_schema')").fetchone()
+        return found != (None,) and connection.execute(
+            "SELECT version FROM engine_schema"
+        ).fetchone() == (SCHEMA_VERSION,)
 
 
 def empty(conninfo: str) -> None:

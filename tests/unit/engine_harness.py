@@ -34,6 +34,7 @@ from engine.message import Message
 from engine.metrics import MetricsSnapshot
 from engine.topology import Edge
 from engine.transport import ControlHub, SocketCarrier
+from tests import forking
 
 Said = TypeVar("Said", bound=ControlMessage)
 
@@ -150,9 +151,8 @@ class Harness:
             dead_letters=LettersIn(self.letters),
             crash_points=self.crash_points,
         )
-        context = multiprocessing.get_context("spawn")
-        voice = self.voices[name] = Voice(generation, context.RawValue(c_uint64))
-        process = context.Process(target=child, args=(boot, voice.spoken))
+        voice = self.voices[name] = Voice(generation, forking.CONTEXT.RawValue(c_uint64))
+        process = forking.process(child, boot, voice.spoken)
         process.start()
         self.processes[name] = process
 

@@ -15,7 +15,6 @@ from actors import capture
 from actors.atproto import frames
 from actors.ingest import Ingest, IngestSetup
 from actors.messages import MESSAGES, Frames
-from actors.store.schema import create_schema_sql
 from config.loader import load
 from engine.actor import Actor, Delivery
 from engine.control import Drain, Fail
@@ -23,6 +22,7 @@ from engine.message import Message
 from engine.metrics import MetricsSnapshot
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
+from tests.writing import make_index
 
 EPOCH = 7
 """Of every run of the harness."""
@@ -108,9 +108,7 @@ class Stage:
         self.folder = folder
         self.database = database
         self.shards = shards
-        self.connection = psycopg.connect(database, autocommit=True)
-        for statement in create_schema_sql():
-            self.connection.execute(statement.encode())
+        self.connection = psycopg.connect(make_index(database), autocommit=True)
         self.connection.execute(
             "INSERT INTO engine_epoch VALUES (1, %s, 'test') ON CONFLICT DO NOTHING", [EPOCH]
         )

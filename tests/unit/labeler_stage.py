@@ -9,7 +9,6 @@ import psycopg
 from actors.label_client import LabelClient, LabelClientSettings
 from actors.labeler_reader import ReaderSettings
 from actors.messages import MESSAGES
-from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
 from engine.restarts import Backoff
 from tests.servers.client import network
@@ -17,6 +16,7 @@ from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.labels import LabelKey, labeler_document
 from tests.unit.engine_harness import Harness
+from tests.writing import make_index
 
 CLIENT = "label_client"
 EPOCH = 7
@@ -32,8 +32,9 @@ class Stage:
     def __init__(self, stack: ExitStack, conninfo: str, crash: str) -> None:
         self._stack = stack
         self.conninfo = conninfo
-        self.connection = stack.enter_context(psycopg.connect(conninfo, autocommit=True))
-        bring_up_to_date(self.connection)
+        self.connection = stack.enter_context(
+            psycopg.connect(make_index(conninfo), autocommit=True)
+        )
         self.connection.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         self.directory = stack.enter_context(PlcDirectory())
         self.harness = stack.enter_context(Harness([], MESSAGES, crash))

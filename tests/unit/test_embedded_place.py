@@ -105,7 +105,7 @@ def test_the_socket_is_where_the_server_can_make_it(
     assert SocketFolder(folder / "run").path == folder / "run.pg"
     private = folder / "private"
     private.mkdir(mode=0o700)
-    monkeypatch.setattr(tempfile, "tempdir", "/tmp")  # noqa: S108 - no file is made
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
     assert SocketFolder(private / "run-1").path == Path(tempfile.gettempdir(), "run-1.pg")
 
 

@@ -14,7 +14,6 @@ from actors.atproto.events import Commit
 from actors.lexicons import Validation
 from actors.messages import MESSAGES
 from actors.shard import Shard, ShardSettings
-from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
 from actors.summary import summarise
 from actors.topology import build
@@ -26,6 +25,7 @@ from tests.corpus import files
 from tests.unit.engine_harness import Harness
 from tests.unit.test_lexicons import REFUSED
 from tests.unit.test_shard import EPOCH, Feed, Feeder
+from tests.writing import make_index
 
 
 def special(name: str) -> str:
@@ -49,8 +49,7 @@ def feed(tmp_path_factory: pytest.TempPathFactory) -> Feed:
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as opened:
-        bring_up_to_date(opened)
+    with psycopg.connect(make_index(database), autocommit=True) as opened:
         opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         yield opened
 

@@ -14,7 +14,6 @@ from actors.messages import MESSAGES, CreateUsers
 from actors.outbox_actor import OutboxActor, Work
 from actors.store import outbox
 from actors.store.arrays import register
-from actors.store.migrate import bring_up_to_date
 from actors.store.session import Connection, SessionSettings
 from engine.context import Context
 from engine.control import Drain, Fail, Fault
@@ -22,6 +21,7 @@ from engine.message import Codec
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
 from tests.unit.outbox_sender import Script, Sender
+from tests.writing import make_index
 
 EPOCH = 7
 BODY = Codec((CreateUsers,))
@@ -77,8 +77,7 @@ def say(*said: tuple[int, int, str] | None) -> Script:
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as opened:
-        bring_up_to_date(opened)
+    with psycopg.connect(make_index(database), autocommit=True) as opened:
         opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         opened.execute("CREATE TABLE done (id serial, row bigint, word text)")
         register(opened)

@@ -14,7 +14,6 @@ from actors import capture
 from actors.messages import MESSAGES, EnsureUsers, Frames
 from actors.shard import GATE_REST_SECONDS, Shard, ShardSettings
 from actors.store import outbox
-from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
 from actors.user_gate import UserGate, UserGateSettings
 from engine.actor import Actor, Delivery
@@ -25,6 +24,7 @@ from engine.topology import Edge, EdgeKind
 from tests import tables
 from tests.reference import Reference
 from tests.unit.engine_harness import Harness
+from tests.writing import make_index
 
 EPOCH = 7
 FRAMES = 600
@@ -75,8 +75,7 @@ def expected(feed: Feed) -> tables.Tables:
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as opened:
-        bring_up_to_date(opened)
+    with psycopg.connect(make_index(database), autocommit=True) as opened:
         opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         yield opened
 

@@ -11,7 +11,6 @@ import pytest
 from actors.messages import MESSAGES, CreateUsers, EnsureUsers, OutboxWork
 from actors.store import outbox
 from actors.store.arrays import register
-from actors.store.migrate import bring_up_to_date
 from actors.store.session import SessionSettings
 from actors.user_gate import UserGate, UserGateSettings
 from engine.actor import Actor
@@ -20,6 +19,7 @@ from engine.control import Fail, Fault
 from engine.message import Codec
 from engine.topology import Edge, EdgeKind
 from tests.unit.engine_harness import Harness
+from tests.writing import make_index
 
 EPOCH = 7
 BODY = Codec((CreateUsers,))
@@ -55,8 +55,7 @@ class Asker(Actor):
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as opened:
-        bring_up_to_date(opened)
+    with psycopg.connect(make_index(database), autocommit=True) as opened:
         opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         register(opened)
         yield opened

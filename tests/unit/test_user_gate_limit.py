@@ -10,12 +10,12 @@ import pytest
 from actors.messages import CreateUsers, EnsureUsers, OutboxWork, SweepOutbox
 from actors.store import outbox
 from actors.store.arrays import register
-from actors.store.migrate import bring_up_to_date
 from config.loader import ConfigError, load, variable
 from engine.actor import Actor
 from engine.address import Address
 from engine.errors import AskTimeout
 from tests.unit.test_user_gate import BODY, EPOCH, did, leave_work, stage, users
+from tests.writing import make_index
 
 VARIABLE: Final = variable("user_gate.max_concurrent_user_creations")
 SHARDS: Final = 16
@@ -89,8 +89,7 @@ class BusyShard(Actor):
 
 @pytest.fixture
 def connection(database: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(database, autocommit=True) as opened:
-        bring_up_to_date(opened)
+    with psycopg.connect(make_index(database), autocommit=True) as opened:
         opened.execute("INSERT INTO engine_epoch VALUES (1, %s, 'test')", [EPOCH])
         register(opened)
         yield opened
