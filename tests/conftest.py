@@ -99,14 +99,8 @@ ON_INDEX = ON_EXISTING | {
         )
     ),
 }
-_OWN_ONLY = frozenset(
-    (
-        # With the indexes of an AppView there is more than one way to an empty table.
-        "test_no_statement_ever_scans_a_table_or_hashes_one",
-        # Four thousand transactions; the capture is applied there in batches.
-        "test_commits_one_by_one_give_the_tables_of_the_reference",
-    )
-)
+# With the indexes of an AppView there is more than one way to an empty table.
+_OWN_ONLY = frozenset(("test_no_statement_ever_scans_a_table_or_hashes_one",))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -290,9 +290,9 @@ class EmbeddedPostgres:
     def stop(self, seconds: float) -> None:
         """Stop it cleanly within `seconds`, then immediately, then by force. Returns once gone."""
         self._steps = None
-        limits = (seconds, _IMMEDIATE_SECONDS, _KILL_SECONDS)
-        calmly = self._signal(signal.SIGTERM, min(_CALM_SECONDS, seconds))
-        for number, limit in () if calmly else zip(STOP_SIGNALS, limits, strict=True):
+        limits = (max(0.0, seconds - _CALM_SECONDS), _IMMEDIATE_SECONDS, _KILL_SECONDS)
+        self._signal(signal.SIGTERM, min(_CALM_SECONDS, seconds))
+        for number, limit in zip(STOP_SIGNALS, limits, strict=True):
             if self._signal(number, limit):
                 break
             _log.warning("PostgreSQL did not stop within %g s of %s", limit, number.name)

@@ -49,19 +49,10 @@ def without_users(all_tables: dict[str, Any]) -> dict[str, Any]:
     return {name: rows for name, rows in all_tables.items() if name != "users"}
 
 
-@pytest.mark.parametrize("size", [97, 5000])
+@pytest.mark.parametrize("size", [1, 97, 5000])
 def test_any_batch_size_gives_the_tables_of_the_reference(
     index: str, writer: Writer, size: int
 ) -> None:
-    compare(index, writer, size)
-
-
-def test_commits_one_by_one_give_the_tables_of_the_reference(index: str, writer: Writer) -> None:
-    compare(index, writer, 1)
-
-
-def compare(index: str, writer: Writer, size: int) -> None:
-    """Apply the whole capture in batches of this size."""
     frames = list(read(DEMO))
     reference = Reference()
     for frame in frames:
