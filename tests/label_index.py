@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pytest
+
 from actors.store.fence import Fence
 from actors.store.labels import LabelWriter
 from actors.store.session import Connection
-from tests.writing import begin_run, claimed, empty, session
+from tests.writing import begin_run, claimed, empty, make_index, session
 
 CLIENT = "label_client"
 
@@ -28,3 +30,16 @@ def label_index(conninfo: str) -> Iterator[LabelIndex]:
     with session(conninfo, CLIENT) as connection:
         fence = claimed(connection, CLIENT, begin_run(conninfo))
         yield LabelIndex(connection, fence, LabelWriter(connection, fence))
+
+
+@pytest.fixture(scope="module")
+def index(module_database: str) -> str:
+    """One index for all tests of a file."""
+    return make_index(module_database)
+
+
+@pytest.fixture
+def here(index: str) -> Iterator[LabelIndex]:
+    """That index, emptied for each test."""
+    with label_index(index) as opened:
+        yield opened

@@ -1,11 +1,18 @@
 """The program with its fetcher, before servers on loopback: settings, and what is compared."""
 
 import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import psycopg
 
+from bench.network import Network
 from tests import tables
 from tests.program import Program
+from tests.servers.directory import PlcDirectory
+from tests.servers.dns import DnsServer
+from tests.servers.network import synthetic_documents
+from tests.servers.pds import Pds
 
 ON = {
     "SKYSHARD_RESOLVER__ENABLED": "true",
@@ -19,6 +26,21 @@ ON = {
     "SKYSHARD_NETWORK__ALLOW_PRIVATE_HOSTS": "true",
     "SKYSHARD_LEXICON__MODE": "on",
 }
+
+
+@contextmanager
+def served(network: Network, pds: Pds, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The server of all accounts of a network, with a directory and a name server; the settings of
+    a program that asks them.
+    """
+    with pds, DnsServer() as dns:
+        documents = synthetic_documents(network, pds.url)
+        with PlcDirectory(documents.items()) as plc:
+            yield {
+                **settings,
+                "SKYSHARD_NETWORK__PLC_URL": plc.url,
+                "SKYSHARD_NETWORK__NAMESERVERS": dns.nameserver,
+            }
 
 
 def comparable(of: tables.Tables) -> tables.Tables:

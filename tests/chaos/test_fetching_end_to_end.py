@@ -15,12 +15,9 @@ from bench.network import Network
 from bench.relay_options import RelayOptions
 from bench.relay_process import RelayProcess, relay_process
 from tests import tables
-from tests.chaos.fetching_run import ON, stop
+from tests.chaos.fetching_run import ON, served, stop
 from tests.convergence import Expectation, History, decoded
 from tests.program import Program, program, wait_until
-from tests.servers.directory import PlcDirectory
-from tests.servers.dns import DnsServer
-from tests.servers.network import synthetic_documents
 from tests.servers.pds import Pds
 
 EVENTS_A_PART = 800
@@ -63,14 +60,8 @@ def world() -> World:
 
 @pytest.fixture
 def environment(world: World) -> Iterator[dict[str, str]]:
-    with world.pds, DnsServer() as dns:
-        documents = synthetic_documents(world.network, world.pds.url)
-        with PlcDirectory(documents.items()) as plc:
-            yield {
-                **SETTINGS,
-                "SKYSHARD_NETWORK__PLC_URL": plc.url,
-                "SKYSHARD_NETWORK__NAMESERVERS": dns.nameserver,
-            }
+    with served(world.network, world.pds, SETTINGS) as environment:
+        yield environment
 
 
 def comes_to(database: str, expected: Expectation, running: Program) -> None:

@@ -14,12 +14,9 @@ from bench.network import Network
 from bench.relay_options import RelayOptions
 from bench.relay_process import relay_process
 from tests import tables
-from tests.chaos.fetching_run import ON, comparable, differences, stop
+from tests.chaos.fetching_run import ON, comparable, differences, served, stop
 from tests.program import program, wait_until
 from tests.reference import Reference
-from tests.servers.directory import PlcDirectory
-from tests.servers.dns import DnsServer
-from tests.servers.network import synthetic_documents
 from tests.servers.pds import Pds
 
 EVENTS = 2_000
@@ -84,15 +81,9 @@ def world() -> World:
 
 @pytest.fixture
 def environment(world: World) -> Iterator[dict[str, str]]:
-    with world.pds, DnsServer() as dns:
-        documents = synthetic_documents(world.network, world.pds.url)
-        with PlcDirectory(documents.items()) as plc:
-            yield {
-                **ALONE,
-                "SKYSHARD_NETWORK__PLC_URL": plc.url,
-                "SKYSHARD_NETWORK__NAMESERVERS": dns.nameserver,
-                "SKYSHARD_PERSONAL__ACCOUNTS": world.account,
-            }
+    settings = {**ALONE, "SKYSHARD_PERSONAL__ACCOUNTS": world.account}
+    with served(world.network, world.pds, settings) as environment:
+        yield environment
 
 
 @pytest.mark.parametrize(

@@ -18,29 +18,19 @@ from actors.store.labelers import LabelerState
 from actors.store.labels import LabelBatch, LabelWriter
 from actors.store.session import Connection
 from tests.corpus.files import document, label_frames, oracle
-from tests.label_index import LabelIndex, label_index
+from tests.label_index import LabelIndex, here, index
 from tests.reading_labels import read_labeler
 from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.network import recorded_documents
-from tests.writing import make_index
+
+__all__ = ["here", "index"]  # fixtures
 
 SRC = "did:plc:6rccq36mzkt43saroyej2tyx"
 # Between the last label and the moment at which one of them expires.
 NOW = datetime(2026, 11, 23, 21, 15, tzinfo=UTC).timestamp()
 MICROS = int(NOW * 1_000_000)
 DAY = 86_400 * 1_000_000
-
-
-@pytest.fixture(scope="module")
-def index(module_database: str) -> str:
-    return make_index(module_database)
-
-
-@pytest.fixture
-def here(index: str) -> Iterator[LabelIndex]:
-    with label_index(index) as opened:
-        yield opened
 
 
 @cache

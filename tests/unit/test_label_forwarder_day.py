@@ -4,11 +4,9 @@ import asyncio
 import heapq
 import json
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, cast
-
-import pytest
 
 from actors.label_forwarder import FREE_REFUSALS, Answered, LabelForwarder
 from actors.outbound import Kind, OutboundError
@@ -16,9 +14,10 @@ from actors.outbound.client import Response
 from actors.store.fence import Fence
 from actors.store.session import Connection
 from engine.metrics import Metrics
-from tests.label_index import LabelIndex, label_index
+from tests.label_index import LabelIndex, here, index
 from tests.servers.client import VirtualClock
-from tests.writing import make_index
+
+__all__ = ["here", "index"]  # fixtures
 
 URL = "https://labels.example.com"
 DAY = 86_400.0
@@ -116,17 +115,6 @@ class World:
 
     def value(self, name: str) -> float:
         return self.loop.metrics.snapshot().value(name)
-
-
-@pytest.fixture(scope="module")
-def index(module_database: str) -> str:
-    return make_index(module_database)
-
-
-@pytest.fixture
-def here(index: str) -> Iterator[LabelIndex]:
-    with label_index(index) as opened:
-        yield opened
 
 
 def vals(first: int, beyond: int) -> list[str]:

@@ -1,6 +1,6 @@
 """Labels in the database: one row a key, cursors that never lead, expiry, and who is told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,10 +14,12 @@ from actors.store.labelers import LabelerState
 from actors.store.labels import CHANNEL, Cursor, LabelBatch, LabelWriter
 from actors.store.session import Connection
 from actors.store.writer import Writer
-from tests.label_index import CLIENT, LabelIndex, label_index
+from tests.label_index import CLIENT, LabelIndex, here, index
 from tests.prism import make_prism
 from tests.servers.labels import LabelKey
 from tests.writing import begin_run, claimed, make_index, session
+
+__all__ = ["here", "index"]  # fixtures
 
 SRC = "did:web:labeler.example.com"
 OTHER = "did:web:other.example.com"
@@ -32,17 +34,6 @@ OTHER_CID = "bafyreibjifzpqj6o6wcq3hejh7y4z4z2vmiklkvykc57tw3pcbx3kxifpm"
 
 class Killed(BaseException):
     """Stands for the death of the process."""
-
-
-@pytest.fixture(scope="module")
-def index(module_database: str) -> str:
-    return make_index(module_database)
-
-
-@pytest.fixture
-def here(index: str) -> Iterator[LabelIndex]:
-    with label_index(index) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Whatever labelers send, in whatever order, the table is what the rules say of the good labels."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +12,14 @@ from actors.labeler_reader import Received
 from actors.store import labelers
 from actors.store.labels import LabelWriter
 from actors.store.session import Connection
-from tests.label_index import LabelIndex, label_index
+from tests.label_index import LabelIndex, here, index
 from tests.reading_labels import read_labeler
 from tests.reference_labels import Row, rows
 from tests.servers.directory import PlcDirectory
 from tests.servers.labeler import Labeler
 from tests.servers.labels import LabelKey, labeler_document, labels_frame
-from tests.writing import make_index
+
+__all__ = ["here", "index"]  # fixtures
 
 ANN, BEN = f"did:plc:{'a' * 24}", f"did:plc:{'b' * 24}"
 KEYS = {did: LabelKey(did) for did in (ANN, BEN)}
@@ -88,17 +89,6 @@ FORGERIES: Sequence[Callable[[Value], Any]] = (
     lambda _value: None,
     lambda _value: {},
 )
-
-
-@pytest.fixture(scope="module")
-def index(module_database: str) -> str:
-    return make_index(module_database)
-
-
-@pytest.fixture
-def here(index: str) -> Iterator[LabelIndex]:
-    with label_index(index) as opened:
-        yield opened
 
 
 def table(connection: Connection) -> set[Row]:
