@@ -164,7 +164,7 @@ class Intake:
         metrics.bytes.value += size
         self._position.begin(seq)
         if window.add(seq, frame):
-            self._send(window)
+            window.due = not self._send(window)
         elif not self._lingers:
             self._lingers = True
             self._post.after(self._linger, self.flush)
@@ -219,10 +219,12 @@ class Intake:
         return not any(window.unacked_frames for window in self._windows)
 
     def peer(self, address: Address, generation: int, *, up: bool) -> None:
-        """A generation of a shard came or went."""
+        """A generation of a shard came or went; what waited for the first one goes to it."""
         for window in self._windows:
             if window.address == address and (up or window.generation == generation):
                 window.generation = generation if up else 0
+                if up and window.due and window.frames:
+                    self._send(window)
 
     @property
     def abandoned(self) -> bool:
