@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,23 +54,30 @@ class Program:
         return "\n".join(self.log_path.read_text().splitlines()[-lines:])
 
     def processes(self) -> dict[str, int]:
-        """Every process below the program: its name (an actor's is the actor's) and id."""
+        """Every living process below the program: its name (an actor's is the actor's) and id."""
         found = {}
         try:
             below = psutil.Process(self.child.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return {}
         for process in below:
-            try:
-                found[Path(f"/proc/{process.pid}/comm").read_text().strip()] = process.pid
-            except OSError:
-                continue
+            # One that was killed keeps its name until its parent has buried it.
+            with suppress(OSError, psutil.NoSuchProcess):
+                name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found[name] = process.pid
         return found
 
     def pid_of(self, name: str) -> int:
         """The process of an actor, once there is one."""
-        wait_until(lambda: name in self.processes(), f"a process called {name}", self)
-        return self.processes()[name]
+        found: dict[str, int] = {}
+
+        def is_there() -> bool:
+            found.update(self.processes())
+            return name in found
+
+        wait_until(is_there, f"a process called {name}", self)
+        return found[name]
 
     def kill(self, name: str) -> int:
         """SIGKILL an actor's process; returns its id."""
