@@ -80,9 +80,12 @@ class Program:
         return found[name]
 
     def kill(self, name: str) -> int:
-        """SIGKILL an actor's process; returns its id."""
+        """SIGKILL an actor's process; returns its id once it is dead, so that the next kill is of
+        another one.
+        """
         pid = self.pid_of(name)
         os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.processes().values(), f"the end of {name}", self)
         return pid
 
 
